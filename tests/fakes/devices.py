@@ -31,6 +31,7 @@ class CountedTransfers:
     inner: DeviceTransfers = field(default_factory=lambda: DeviceTransfers(CPU))
     to_device_count: int = 0
     to_host_count: int = 0
+    fails_at: int = 0  # the copy to the host with this number has too little memory
 
     def to_device(self, arrays: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
         self.to_device_count += 1
@@ -38,6 +39,8 @@ class CountedTransfers:
 
     def to_host(self, tensors: Sequence[Tensor]) -> list[NDArray[np.float32]]:
         self.to_host_count += 1
+        if self.to_host_count == self.fails_at:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return self.inner.to_host(tensors)
 
 

@@ -68,7 +68,7 @@ def allowed_values(field: FieldInfo) -> str:
 
 def _shown(value: object) -> str:
     """The value without what may be a password or a key in a URL."""
-    return re.sub(r"(?<=://)[^/]*@|(?<=[?#])[^']+", "***", repr(value))
+    return re.sub(r"(?<=://)(?:.*@|[^/']*:[^/']*)|(?<=[?#])[^']+", "***", repr(value))
 
 
 def _bounds(field: FieldInfo) -> list[str]:

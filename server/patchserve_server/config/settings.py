@@ -74,12 +74,13 @@ def _checked_store(value: object) -> str:
     text = str(value)
     scheme, separator, place = text.partition("://")
     if not separator:
-        if ":" in text and text.partition(":")[0] in _STORE_SCHEMES:  # a slash too few: it must not become a folder
-            raise ValueError(f"a URL has two slashes: write {_STORES}")
+        if text.partition(":")[0].lower() in _STORE_SCHEMES and ":" in text:  # else each server had a folder of its own
+            raise ValueError(f"a URL has two slashes after its colon: {_STORES}")
         return str(user_path(text))
-    if re.search(r"[@?#]", text):
+    if re.search(r"[@?#]", text) or ":" in place:
         raise ValueError(
-            "a URL of a store has no credentials and no options; they come from the environment, as its SDK says"
+            "a URL of a store has no credentials, no port and no options; they come from the environment, as its SDK "
+            "says"
         )
     if scheme not in _STORE_SCHEMES or not place.strip("/"):
         raise ValueError(f"write {_STORES}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from patchserve_server.domain.ports import Detector, ReferenceFiles, Scorer
 from patchserve_server.domain.reference import ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.fronts.remote_engine import RemoteEngine
+from patchserve_server.serving.entering import entered
 from patchserve_server.serving.open_references import OpenReferences
 from patchserve_server.serving.reference_use import HeldReference, ReferenceUse
 
@@ -99,15 +101,13 @@ class DeviceReferences(Events):
             raise error.for_reference(info.reference_id) from None  # its cause would keep the bank in memory
 
     async def _fetch(self, info: ReferenceInfo) -> ReferenceModel:
-        async with self._connected_engine().transfer.export(info.reference_id, info.revision) as export:
-            receiving = self._files.receive(export.size_bytes)
-            file = await self._run(receiving.__enter__)
-            try:
-                async for chunk in export.chunks:
-                    await self._run(partial(file.write, chunk))
-                return (await self._run(file.finish)).model
-            finally:
-                await asyncio.shield(self._run(partial(receiving.__exit__, None, None, None)))
+        async with AsyncExitStack() as stack:
+            exporting = self._connected_engine().transfer.export(info.reference_id, info.revision)
+            export = await stack.enter_async_context(exporting)
+            file = await stack.enter_async_context(entered(self._files.receive(export.size_bytes), self._executor))
+            async for chunk in export.chunks:
+                await self._run(partial(file.write, chunk))
+            return (await self._run(file.finish)).model
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

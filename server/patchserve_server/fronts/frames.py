@@ -20,6 +20,7 @@ Head: TypeAlias = dict[str, Any]
 Body: TypeAlias = bytes | bytearray | memoryview
 
 _LENGTHS: Final = struct.Struct("<IQ")
+_NUMBERS: Final = ("n", "re", "cancel")  # of requests
 MAX_HEAD_BYTES: Final = 2**20
 MAX_BODY_BYTES: Final = 2**31
 
@@ -83,8 +84,11 @@ class FrameConnection(asyncio.Protocol):
         end = body_at + body_bytes
         if len(self._buffer) < end:
             return None
-        head = json.loads(self._buffer[_LENGTHS.size : body_at])
-        if not isinstance(head, dict):
+        try:
+            head = json.loads(self._buffer[_LENGTHS.size : body_at])
+        except RecursionError:
+            raise FramesError from None
+        if not isinstance(head, dict) or not all(type(head.get(name, 0)) is int for name in _NUMBERS):
             raise FramesError
         body = bytes(memoryview(self._buffer)[body_at:end]) if body_bytes else b""
         del self._buffer[:end]

@@ -108,11 +108,18 @@ def make_plan(paths: Iterable[str], results: Results) -> Plan:
 
 
 def read_plan(results: Results) -> Plan | None:
-    """The plan that was kept; None: there is none."""
+    """The plan that was kept; None: there is none.
+
+    Raises:
+        ScanError: it is damaged.
+    """
     data = results.read(PLAN)
     if data is None:
         return None
-    return Plan(**json.loads(data))
+    try:
+        return Plan(**json.loads(data))
+    except (TypeError, ValueError) as error:
+        raise _damaged(results, PLAN) from error
 
 
 def _chunks(paths: Iterable[str]) -> Iterator[list[str]]:
@@ -129,5 +136,12 @@ def _read_segment(results: Results, segment: int) -> list[str]:
     data = results.read(_segment_file(segment))
     if data is None:
         raise ScanError(f"{results.name}/{_segment_file(segment)} is missing; --restart begins again.")
-    paths: list[str] = json.loads(data)
+    try:
+        paths: list[str] = json.loads(data)
+    except ValueError as error:
+        raise _damaged(results, _segment_file(segment)) from error
     return paths
+
+
+def _damaged(results: Results, name: str) -> ScanError:
+    return ScanError(f"{results.name}/{name} is damaged; --restart begins again.")

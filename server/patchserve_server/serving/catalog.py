@@ -13,7 +13,6 @@ from functools import partial
 from patchserve_server.domain.errors import (
     BankMismatchError,
     PatchserveError,
-    QueueFullError,
     ReferenceDamagedError,
     ReferenceNotFoundError,
 )
@@ -204,7 +203,7 @@ class Catalog:
         """
         try:
             return await self._view.info(reference_id)
-        except (ReferenceNotFoundError, ReferenceDamagedError, QueueFullError):
+        except (ReferenceNotFoundError, ReferenceDamagedError):
             return None
 
     def check_reachable(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +16,7 @@ from patchserve_server.domain.ports import Detector, ImportedReference, Outgoing
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceOperation
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.entering import entered
 from patchserve_server.serving.reference_use import OpenReference
 
 CHUNK_BYTES: Final = 2**20
@@ -80,7 +81,7 @@ class ReferenceTransfer:
         """
         async with (
             self._catalog.use(reference_id, expected_revision) as opened,
-            self._entered(self._files.export(_reference_of(opened))) as file,
+            entered(self._files.export(_reference_of(opened)), self._executor) as file,
         ):
             yield Export(opened.info, file.size_bytes, self._chunks(file))
 
@@ -108,7 +109,7 @@ class ReferenceTransfer:
                 f"all references together may use {self._max_bytes / 2**20:.0f} MiB (--max-bank-mib)."
             )
             raise MemoryBudgetError(message)
-        async with self._entered(self._files.receive(options.size_bytes)) as file:
+        async with entered(self._files.receive(options.size_bytes), self._executor) as file:
             async for chunk in chunks:
                 await self._run(partial(file.write, chunk))
             async with self._reading:
@@ -141,28 +142,8 @@ class ReferenceTransfer:
             raise error.for_reference(reference_id) from None  # its cause would keep the bank in memory
         return await self._catalog.publish(reference, scorer, replaces=replaced)
 
-    @asynccontextmanager
-    async def _entered(self, manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-        """Enters and leaves on the executor. Leaving is not cancelled, so that files are removed."""
-        leave = partial(manager.__exit__, None, None, None)
-        entering = asyncio.ensure_future(self._run(manager.__enter__))
-        try:
-            value = await asyncio.shield(entering)
-        except asyncio.CancelledError:  # the caller left meanwhile
-            entering.add_done_callback(lambda entered: _leave_if_entered(entered, self._executor, leave))
-            raise
-        try:
-            yield value
-        finally:
-            await asyncio.shield(self._run(leave))
-
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-
-def _leave_if_entered(entered: asyncio.Future[T], executor: Executor, leave: Callable[[], object]) -> None:
-    if not entered.cancelled() and entered.exception() is None:
-        executor.submit(leave)
 
 
 def _expected_id(options: ImportOptions) -> ReferenceId:

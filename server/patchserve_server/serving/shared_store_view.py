@@ -34,6 +34,7 @@ from patchserve_server.serving.single_flight import SingleFlight
 MAX_DESCRIBED: Final = 4096
 _LOOK_UPS_PER_S: Final = 50.0  # of what is not known here
 _LOOK_UPS_AT_ONCE: Final = 200
+_LISTED_AT_ONCE: Final = 4  # look-ups for pages, of all callers: those that are urgent get the other threads
 _DAMAGED_S: Final = 10.0  # until a damaged reference is read again
 _RETRY_AFTER_S: Final = 2.0
 _LOG_INTERVAL_S: Final = 60.0
@@ -106,6 +107,7 @@ class SharedStoreView:
         self._look_ups = SingleFlight(self._look_up)
         self._name_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
         self._revision_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
+        self._listing = asyncio.Semaphore(_LISTED_AT_ONCE)
         self._refusals = LogInterval(_LOG_INTERVAL_S)
 
     @property
@@ -194,14 +196,19 @@ class SharedStoreView:
 
     async def _listed(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         """The description, unless the reference was deleted meanwhile, or is damaged."""
+        if (info := self._known.find(reference_id)) is not None:
+            return info
         try:
-            return self._known.find(reference_id) or await self._described(reference_id)
+            async with self._listing:
+                return self._known.find(reference_id) or await self._described(reference_id)
         except ReferenceDamagedError:
             return None
 
     def set(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> bool:
         before = self._known.find(reference_id)
         self._learn(reference_id, info, is_news=True)
+        # Another server may have made a newer change since the commit, and a poll may have told it already.
+        self._unsure.add(reference_id)
         # It is known already if it was looked up between its commit and now.
         return info is None or before is None or _identity(before) != _identity(info)
 
@@ -221,6 +228,9 @@ class SharedStoreView:
             self._unsure.add(reference_id)
         except PatchserveError as error:
             _log.warning("Reference %r cannot be used: %s", str(reference_id), error.message)
+        except Exception:  # a bug: what is known may be old, so the next poll asks again
+            self._unsure.add(reference_id)
+            raise
 
     async def poll(self) -> None:
         """Learns what other servers have changed.

@@ -17,7 +17,7 @@ from patchserve_server.domain.errors import (
 )
 from patchserve_server.domain.ports import ReferenceStore
 from patchserve_server.domain.reference import Reference, ReferenceInfo
-from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_id import ReferenceId, Revision
 
 _AT_ONCE: Final = 4  # references, whose banks are in memory meanwhile
 
@@ -75,23 +75,31 @@ class _Copying:
 
     def _copy(self, reference_id: ReferenceId) -> CopiedReference:
         wanted, problem, copied_bytes = self.source.describe(reference_id), "", 0
-        if _is_same(wanted, _described(self.target, reference_id)):
+        found = _described(self.target, reference_id)
+        if _is_same(wanted, found):
             return CopiedReference(reference_id, Outcome.SAME)
+        base = None if found is None else found.revision
         if wanted.previous_revision is not None:
             try:
                 previous = self.source.load_previous(reference_id)
             except (ReferenceDamagedError, RevisionNotKeptError) as error:
                 problem = f"without its previous revision: {error.message}"
             else:
-                copied_bytes += self._save(previous)
-        copied_bytes += self._save(self.source.load(reference_id))
+                copied_bytes += self._save(previous, base)
+                base = previous.revision
+        copied_bytes += self._save(self.source.load(reference_id), base)
         if not problem and wanted.previous_revision is not None:
             self.target.load_previous(reference_id)
         return CopiedReference(reference_id, Outcome.COPIED, problem, copied_bytes)
 
-    def _save(self, reference: Reference) -> int:
-        """Saves a revision, and reads all of it again, which verifies its digest."""
-        self.target.save(reference)
+    def _save(self, reference: Reference, base: Revision | None) -> int:
+        """Saves a revision, and reads all of it again, which verifies its digest.
+
+        Args:
+            reference: is saved.
+            base: what the target has, so that what servers save there meanwhile is not lost; None: nothing intact.
+        """
+        self.target.save(reference, base)
         read = self.target.load(reference.reference_id)
         if read.revision != reference.revision:
             raise ReferenceChangedError(reference.reference_id)

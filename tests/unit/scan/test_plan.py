@@ -54,3 +54,17 @@ def test_a_plan_that_has_lost_a_piece_is_an_error_and_not_an_empty_part(results:
     results.remove("plan/000001.json")
     with pytest.raises(ScanError, match=r"plan/000001.json is missing; --restart begins again"):
         list(plan.parts([2], results))
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("name", ["plan.json", "plan/000000.json"])
+def test_a_damaged_plan_is_an_error_that_says_what_to_do(results: Results, name: str) -> None:
+    make_plan(map(str, range(10)), results)
+    results.write(name, b'{"image_count": ')
+
+    def read() -> list[Part]:
+        plan = read_plan(results)
+        return [] if plan is None else list(plan.parts(range(plan.part_count), results))
+
+    with pytest.raises(ScanError, match=f"{name} is damaged; --restart begins again"):
+        read()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from fakes.catalogs import CatalogFactory, current, publish, view_of
@@ -327,6 +329,23 @@ async def test_a_look_up_that_fails_for_a_while_takes_nothing_away(one: Replica,
     assert await current(other.catalog) == new.info
 
 
+async def test_a_bug_in_a_look_up_does_not_keep_what_was_deleted(one: Replica, other: Replica) -> None:
+    await publish(one.catalog, reference())
+    await current(other.catalog)
+    await one.catalog.delete(DEFAULT)
+    faults = [ValueError("a bug")]
+
+    def fail_once(operation: str) -> None:
+        if operation == "look_up" and faults:
+            raise faults.pop()
+
+    other.store.before_answer = fail_once
+    with pytest.raises(ValueError, match="a bug"):
+        await other.poll()
+    await other.poll()
+    assert other.catalog.find(DEFAULT) is None
+
+
 async def test_listeners_of_all_events_hear_of_every_deletion(
     memory: SharedMemory, factory: CatalogFactory, one: Replica
 ) -> None:
@@ -388,6 +407,36 @@ async def test_pages_of_many_references_describe_only_what_they_show(one: Replic
     )
 
 
+class Counted(ThreadPoolExecutor):
+    """Knows how many look-ups it had at once, those that wait included."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.now = self.most = 0
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        future = super().submit(*args, **kwargs)
+        future.add_done_callback(self._end)
+        return future
+
+    def _end(self, _: Future[Any]) -> None:
+        self.now -= 1
+
+
+async def test_pages_leave_threads_for_look_ups_that_are_urgent(one: Replica, other: Replica) -> None:
+    for number in range(50):
+        one.store.memory.save(replace(reference(images=1), reference_id=ReferenceId(f"r{number:05}")))
+    await other.poll()
+    view = view_of(other.catalog)
+    with Counted() as looking_up:
+        view._sharing = replace(view._sharing, looking_up=looking_up)
+        pages = await asyncio.gather(*(other.catalog.page(f"r{number:05}", 20) for number in range(0, 40, 5)))
+    assert [len(infos) for infos, _ in pages] == [20] * 6 + [19, 14]
+    assert 1 <= looking_up.most <= 4
+
+
 async def test_descriptions_are_bounded_and_those_in_use_stay(
     memory: SharedMemory, factory: CatalogFactory, one: Replica
 ) -> None:
@@ -418,3 +467,23 @@ async def test_banks_leave_memory_for_others(memory: SharedMemory, factory: Cata
         await current(other.catalog, used)
     assert other.catalog.open_ids() == ["c", "a"]
     assert other.store.loads == [A, B, C, A]
+
+
+async def test_a_newer_change_of_another_server_that_is_learned_before_an_own_one_returns_is_found_again(
+    memory: SharedMemory,
+) -> None:
+    """The own change is the older one, and no later poll tells of the newer one: it was told already."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(2) as storage, ThreadPoolExecutor(2) as opening:
+        one = Replica(memory, CatalogFactory(storage, opening))
+        await publish(one.catalog, reference(level=1))
+
+        def change_and_poll(operation: str) -> None:
+            if operation == "save":
+                memory.save(reference(level=3))
+                asyncio.run_coroutine_threadsafe(one.poll(), loop).result()
+
+        one.store.before_answer = change_and_poll
+        await publish(one.catalog, reference(level=2))
+        await one.poll()
+        assert (await current(one.catalog)).revision == reference(level=3).revision

@@ -5,7 +5,8 @@ What a batch contains never decides what is launched. So the device always has w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
@@ -34,6 +35,25 @@ class DevicePart(Part):
     plan: DevicePlan
     on_device: dict[int, Tensor] = field(default_factory=dict)  # covered images by the number of the first
     searched: list[_Searched] = field(default_factory=list)  # of images that still have tiles to search
+
+    @contextmanager
+    def fails_alone(self) -> Iterator[None]:
+        """As that of `Part`. But too little memory is the whole pass's, which is divided then."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its caller gets it
+            self.failure = error
+
+    def going_back(self) -> Callable[[], None]:
+        """What forgets all that is found from now on."""
+        on_device, searched, scores = dict(self.on_device), list(self.searched), list(self.scores)
+
+        def go_back() -> None:
+            self.on_device, self.searched, self.scores = on_device, searched, scores
+
+        return go_back
 
     @property
     def images_per_step(self) -> int:
@@ -156,14 +176,21 @@ class _DevicePass:
 
     def run(self) -> None:
         """Makes the pass. If the device has too little memory for it, each step makes its own."""
+        steps, returns = list(self._steps), [part.going_back() for part in self._parts]
         try:
             self._run()
         except torch.OutOfMemoryError as error:
-            if len(self._steps) == 1:
-                self._steps[0][0].failure = memory_error(error)
-            else:
-                for pair in self._steps:
-                    _DevicePass([pair], self._clock).run()
+            if len(steps) == 1:
+                steps[0][0].failure = memory_error(error)
+                return
+            for go_back in returns:
+                go_back()
+            for pair in steps:
+                _DevicePass([pair], self._clock).run()
+
+    @property
+    def _parts(self) -> Iterator[DevicePart]:
+        yield from dict.fromkeys(part for part, _ in self._steps)
 
     def _run(self) -> None:
         if not self._steps:

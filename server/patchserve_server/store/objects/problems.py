@@ -47,6 +47,12 @@ _TRANSIENT_STATUSES: Final = (408, 409, 425, 429)
 _NEVER_TRANSIENT: Final = (501, 505)
 _MIN_SERVER_ERROR: Final = 500
 _WRONG_REGION: Final = "incorrectly configured region"
+_SAID: Final = {
+    _WRONG_REGION: "the bucket is in another region; set AWS_REGION",
+    "Encountered object with invalid path": (
+        'it has an object whose key has nothing, "." or ".." between two slashes; remove that object'
+    ),
+}
 
 
 def problem_of(error: Exception) -> Problem:
@@ -94,8 +100,8 @@ def _reason(text: str) -> str:
     """What is known, in our own words: nothing of the text but a status and the service's code."""
     if _CREDENTIALS.search(text):
         return "no credentials: none in the environment or in files, and no role of this machine"
-    if _WRONG_REGION in text:
-        return "the bucket is in another region; set AWS_REGION"
+    if (said := next((reason for words, reason in _SAID.items() if words in text), None)) is not None:
+        return said
     if (status := _status(text)) is not None:
         code = _CODE.search(text)
         return f"it answered {status}{f' {code[1]}' if code else ''}"

@@ -131,7 +131,8 @@ class RemoteObjectStorage:
                 page = self._retrying.call("listed", lambda _: pages.next())
             if not page:
                 return
-            yield from map(_listed, page)
+            # A folder marker, as consoles of providers make them, comes as an object with the name of the folder.
+            yield from (_listed(meta) for meta in page if meta["path"].startswith(prefix))
 
     def close(self) -> None:
         self._retrying.close()

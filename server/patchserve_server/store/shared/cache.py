@@ -70,6 +70,8 @@ class DigestCache:
         Args:
             size_bytes: that it will have.
         """
+        self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have cleaned up
+        size_bytes = size_bytes if size_bytes <= self._max_bytes else 0  # it is not kept, so nothing leaves for it
         self._written_bytes += size_bytes
         if self._written_bytes > self._max_bytes // _SLACK:
             self.make_room(size_bytes)

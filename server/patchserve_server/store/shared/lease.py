@@ -15,6 +15,7 @@ from patchserve_server.store.objects.storage import (
     ObjectExistsError,
     ObjectMissingError,
     ObjectStorage,
+    ObjectTooLargeError,
     Version,
 )
 from patchserve_server.store.records import encode_record
@@ -23,6 +24,7 @@ from patchserve_server.store.shared.records import FORMAT_VERSION, MAX_SMALL_BYT
 from patchserve_server.store.shared.surroundings import Surroundings
 
 LEASE_TIME: Final = timedelta(minutes=10)  # after which a server that holds a lease counts as killed
+_CLOCK_DIFFERENCE: Final = timedelta(minutes=10)  # between two servers, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Leases:
         return self._swap(name, found, done_time, LEASE_TIME)
 
     def _is_others(self, lease: Lease, now: datetime) -> bool:
-        return lease.holder != self._holder and now < lease.until_time
+        # One that lasts longer is of a server whose clock was wrong: nobody would do the work until then.
+        return lease.holder != self._holder and now < lease.until_time <= now + LEASE_TIME + _CLOCK_DIFFERENCE
 
     def give_back(self, name: str, *, is_done: bool) -> None:
         """Ends the lease. Somebody else who has taken it meanwhile keeps it.
@@ -76,6 +79,9 @@ class Leases:
             stored = self._storage.get(LEASES + name, max_bytes=MAX_SMALL_BYTES)
         except ObjectMissingError:
             return _Found(None, None)
+        except ObjectTooLargeError:
+            found = self._storage.find(LEASES + name)
+            return _Found(None, None if found is None else found.version)
         assert stored is not None  # noqa: S101 - it is None for a conditional request only
         try:
             return _Found(decode_shared(Lease, stored.data), stored.version)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from patchserve_server.domain.reference import Calibration, ReferenceOperation
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.store.damage import DamageError
+from patchserve_server.store.generation import MAX_MANIFEST_BYTES
 from patchserve_server.store.records import (
     REVISION_PATTERN,
     Record,
@@ -21,6 +22,7 @@ from patchserve_server.store.records import (
 )
 
 FORMAT_VERSION = 1
+MAX_IMAGES = 2**20  # of a bank
 MAX_POINTER_BYTES = 2**18
 MAX_SMALL_BYTES = 4096  # of a lease
 MAX_ROOT_BYTES = 2**16
@@ -29,7 +31,9 @@ MAX_SHARD_BYTES = 2**26
 Digest = Annotated[str, Field(pattern=REVISION_PATTERN)]
 Nonce = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Shard = Annotated[str, Field(pattern="^[0-9a-f]{2}$")]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Bytes = Annotated[int, Field(ge=1, le=2**36)]
+"""More than any bank has. Memory, disk and time are given for what a record says, so it is limited before."""
 
 
 class NewerRecordError(DamageError):
@@ -47,18 +51,24 @@ class StoredFile(RecordPart):
     """An object that is named by the SHA-256 of its bytes."""
 
     digest: Digest
-    size_bytes: Count
+    size_bytes: Bytes
 
 
 class StoredBank(StoredFile):
     """A bank file, and the shapes of its arrays."""
 
-    image_count: Count
+    image_count: Annotated[int, Field(ge=1, le=MAX_IMAGES)]
     height_px: Count
     width_px: Count
     vector_count: Count
     feature_dim: Count
-    array_bytes: Count
+    array_bytes: Bytes
+
+
+def _checked_manifest(file: StoredFile) -> StoredFile:
+    if file.size_bytes > MAX_MANIFEST_BYTES:
+        raise ValueError(f"a manifest has at most {MAX_MANIFEST_BYTES} bytes")
+    return file
 
 
 class StoredRevision(RecordPart):
@@ -69,7 +79,7 @@ class StoredRevision(RecordPart):
     operation: ReferenceOperation | None
     parent: Revision | None  # the revision that was current before; None: there was none
     bank: StoredBank
-    manifest: StoredFile
+    manifest: Annotated[StoredFile, AfterValidator(_checked_manifest)]
     options: ReferenceOptions
     calibration: Calibration  # without the list of normal scores
     sensitivity: Annotated[float, AfterValidator(checked_sensitivity)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from patchserve_server.store.shared.synchronizing import Synchronizing
 
 REPAIR: Final = "repair"
 REPAIR_EVERY: Final = timedelta(minutes=10)
+_LONG_SAVE: Final = timedelta(minutes=10)  # of a server that was suspended, perhaps for longer than a grace
 _READERS: Final = 32  # threads that read many small objects
 
 
@@ -50,21 +52,20 @@ class SharedReferenceStore:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
         self._surroundings = Surroundings(each=self._readers.map) if surroundings is None else surroundings
         self._storage = storage
+        self._closing = threading.Event()
         self._pointers = Pointers(storage)
         self._contents = Contents(storage, cache, self._surroundings)
         objects = IndexObjects(storage)
         self._index = IndexWriter(storage, objects, self._pointers, self._surroundings)
         self._sync = Synchronizing(storage, objects, self._index, self._surroundings)
-        jobs = [
-            Job(REPAIR, REPAIR_EVERY, self._sync.repair),
-            Job(SWEEP, SWEEP_EVERY, lambda: sweep(storage, self._surroundings)),
-        ]
+        jobs = [Job(REPAIR, REPAIR_EVERY, self._sync.repair), Job(SWEEP, SWEEP_EVERY, self._sweep)]
         self._maintenance = Maintenance(jobs, Leases(storage, self._surroundings), self._surroundings)
 
     def close(self) -> None:
-        """End the connections. What others do with the store goes on."""
+        """End the connections, and a sweep that is being made. What others do with the store goes on."""
+        self._closing.set()
+        self._storage.close()  # first: readers that wait to try again end at once
         self._readers.shutdown(cancel_futures=True)
-        self._storage.close()
 
     def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         """Make this revision the current one of its reference: content first, then the pointer, then the index.
@@ -79,14 +80,18 @@ class SharedReferenceStore:
         reference_id = reference.reference_id
         with storage_errors(f'save reference "{reference_id}"'):
             require_base(self._pointers.read(reference_id), base)  # before anything is uploaded
-            revision = self._contents.put(reference)
+            put_time, revision = self._surroundings.utc_now(), self._contents.put(reference)
 
         def change(found: FoundPointer) -> SharedPointer:
             require_base(found, base)
             nonce = self._surroundings.nonce()
             return saved(found, revision, reference.create_time, nonce, self._contents.is_damaged)
 
-        return _kept(self._change(reference_id, change))
+        kept = _kept(self._change(reference_id, change))
+        if self._surroundings.utc_now() - put_time > _LONG_SAVE:
+            with storage_errors(f'save reference "{reference_id}"'):
+                self._contents.put(reference)  # whatever a sweep has taken; from now on it takes nothing of it
+        return kept
 
     def load(self, reference_id: ReferenceId) -> Reference:
         """The current revision, verified by its digest.
@@ -210,6 +215,9 @@ class SharedReferenceStore:
             StorageUnavailableError: the store cannot be read or written.
         """
         self._maintenance.run(urgent=[REPAIR] if self._sync.is_damaged else [])
+
+    def _sweep(self) -> None:
+        sweep(self._storage, self._surroundings, is_stopping=self._closing.is_set)
 
     def _change(
         self, reference_id: ReferenceId, change: Callable[[FoundPointer], SharedPointer | Tombstone]

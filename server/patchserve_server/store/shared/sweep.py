@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.errors import InvalidInputError, StorageUnavailableError
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.objects.storage import ListedObject, ObjectStorage
+from patchserve_server.store.records import REVISION_PATTERN
 from patchserve_server.store.shared.contents import SWEEP_GRACE
 from patchserve_server.store.shared.keys import BANKS, MANIFESTS, POINTERS, TRASH
 from patchserve_server.store.shared.pointers import Pointers
@@ -51,6 +53,7 @@ def sweep(
     grace: timedelta = SWEEP_GRACE,
     *,
     is_dry_run: bool = False,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> SweepReport:
     """Move unused banks and manifests to the trash, and remove old trash.
 
@@ -62,11 +65,12 @@ def sweep(
         surroundings: the clock, which is compared with that of the storage, and threads.
         grace: how old an unused object is before it is moved, and an object of the trash before it is removed.
         is_dry_run: only say what would be done.
+        is_stopping: whether it is to end before the next object.
 
     Raises:
-        StorageUnavailableError: the store cannot be read or written. The next sweep goes on.
+        StorageUnavailableError: the store cannot be read or written, or this server stops. The next sweep goes on.
     """
-    return _Sweep(storage, surroundings, surroundings.utc_now() - grace, is_dry_run).run()
+    return _Sweep(storage, surroundings, surroundings.utc_now() - grace, is_dry_run, is_stopping).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,11 @@ class _Sweep:
     surroundings: Surroundings
     before: datetime  # what was written before is old
     is_dry_run: bool
+    is_stopping: Callable[[], bool]
 
     def run(self) -> SweepReport:
-        stored = [listed for folder in _FOLDERS for listed in self.storage.list(folder)]
-        trash = list(self.storage.list(TRASH))
+        stored = [listed for folder in _FOLDERS for listed in self._contents(folder)]
+        trash = list(self._contents(TRASH))
         probes = [listed.key for listed in self.storage.list(_PROBES) if self._is_old(listed)]
         used, problems = self._marked()
         if problems:
@@ -86,9 +91,12 @@ class _Sweep:
         unused = [listed for listed in stored if listed.key not in used]
         swept = [listed for listed in unused if self._is_old(listed) and self._move(listed)]
         returned = self._give_back(used - {listed.key for listed in stored}, trash)
-        purged = [listed.key for listed in trash if self._is_old(listed) and not _is_of(listed.key, returned)]
+        # What has been moved just now is young, though the list of the trash has an old object of the same name.
+        needed = {_digest(key) for key in (*returned, *(listed.key for listed in swept))}
+        purged = [listed.key for listed in trash if self._is_old(listed) and _digest(listed.key) not in needed]
         if not self.is_dry_run:
             for key in (*purged, *probes):
+                self._check_stopping()
                 self.storage.delete(key)
         return SweepReport(
             used=len(used),
@@ -98,6 +106,12 @@ class _Sweep:
             returned=returned,
             purged=(*purged, *probes),
         )
+
+    def _contents(self, folder: str) -> Iterator[ListedObject]:
+        """Objects that are named by their digests. Others are not ours: perhaps another store is below this folder."""
+        for listed in self.storage.list(folder):
+            if re.fullmatch(REVISION_PATTERN, listed.key.removeprefix(folder)):
+                yield listed
 
     def _marked(self) -> tuple[frozenset[str], tuple[str, ...]]:
         """The keys that pointers name, and the pointers that are not understood."""
@@ -115,6 +129,7 @@ class _Sweep:
 
     def _move(self, listed: ListedObject) -> bool:
         """Moves an object to the trash, unless it was put again since it was listed."""
+        self._check_stopping()
         found = self.storage.find(listed.key)
         if found is None or found.modified_time != listed.modified_time:
             return False
@@ -130,6 +145,10 @@ class _Sweep:
             for key in returned:
                 self.storage.copy(TRASH + _digest(key), key)
         return tuple(returned)
+
+    def _check_stopping(self) -> None:
+        if self.is_stopping():
+            raise StorageUnavailableError("This server stops.", retry_after_s=1.0)
 
     def _is_old(self, listed: ListedObject) -> bool:
         return listed.modified_time < self.before
@@ -148,7 +167,3 @@ def _pointer_ids(listed: Iterator[ListedObject]) -> tuple[list[ReferenceId], lis
 
 def _digest(key: str) -> str:
     return key.rpartition("/")[2]
-
-
-def _is_of(key: str, others: Sequence[str]) -> bool:
-    return any(_digest(other) == _digest(key) for other in others)

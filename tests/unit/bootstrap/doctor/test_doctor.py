@@ -189,7 +189,7 @@ def test_a_device_that_is_not_here() -> None:
 def test_a_precision_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "any.pth"
     weights.touch()
-    monkeypatch.setattr(preflight, "supports_bf16", lambda: False)
+    monkeypatch.setattr("patchserve_server.engine.backbone.openvino_runtime.supports_bf16", lambda: False)
     only("precision", Status.FAULT, "needs a processor with", precision="bf16")
     monkeypatch.setattr(preflight, "find_spec", lambda _: None)
     only("precision", Status.FAULT, "needs the extra int8", precision="int8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.patchcore import device_scoring
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search import device_search
@@ -131,6 +133,42 @@ def test_a_batch_that_does_not_fit_in_the_memory_of_the_device_is_divided(device
     found = {part.number: part.scores for part in device.detector.score_batch(batch)}
     assert_equal(found[0], scorers[PLAIN][0].score(good)[0])
     assert_equal(found[1], scorers[PAPER][0].score(good)[0])
+
+
+@pytest.mark.parametrize("copy", [1, 2, 3])
+def test_what_a_pass_that_did_not_fit_has_left_changes_no_score(
+    device: FakeDevice, scorers: Scorers, monkeypatch: pytest.MonkeyPatch, copy: int
+) -> None:
+    """Uncertain queries make one more copy for each reference: each may be the one too much."""
+    monkeypatch.setattr(device_search, "_MARGIN", 3.0)  # nothing is certain
+    images = [inputs_for(OPTIONS[PLAIN], [number]) for number in (1, 4)]
+    on_cpu, on_device = scorers[PLAIN]
+    monkeypatch.setattr(device.transfers, "fails_at", device.transfers.to_host_count + copy)
+    found = {part.number: part.scores for part in device.detector.score_batch([(on_device, one) for one in images])}
+    assert device.transfers.to_host_count >= device.transfers.fails_at
+    for number, one in enumerate(images):
+        assert_equal(found[number], on_cpu.score(one)[0])
+
+
+def test_a_search_that_does_not_fit_is_divided_too_and_fails_with_its_reason(
+    device: FakeDevice, scorers: Scorers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    good, left = inputs_for(OPTIONS[PLAIN], [1]), [1]
+
+    def search(*arguments: Any) -> Any:
+        if left and left.pop():
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return device_search.search_on_device(*arguments)
+
+    monkeypatch.setattr(device_scoring, "search_on_device", search)
+    batch = [(scorers[PLAIN][1], good), (scorers[PAPER][1], good)]
+    found = {part.number: part.scores for part in device.detector.score_batch(batch)}
+    assert_equal(found[0], scorers[PLAIN][0].score(good)[0])
+    assert_equal(found[1], scorers[PAPER][0].score(good)[0])
+    left[:] = [1]
+    with pytest.raises(MemoryBudgetError, match="too little free memory"):
+        scorers[PLAIN][1].score(good)
 
 
 def test_too_little_memory_of_the_device_is_an_error_of_its_caller_only(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +190,24 @@ def test_no_error_contains_a_key(storage: ObjectStorage, relay: FaultyHttp) -> N
         assert SECRET not in repr(error)
         assert "http" not in repr(error)
         error = None if error.__suppress_context__ else error.__context__
+
+
+def put_by_hand(moto: ObjectServer, storage: ObjectStorage, key: str) -> None:
+    path = f"{storage.name.removeprefix('s3:/')}/{key}"
+    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto.port}{path}", b"", method="PUT")).close()
+
+
+def test_a_marker_of_a_folder_is_no_object_in_it(moto: ObjectServer, storage: ObjectStorage) -> None:
+    storage.create("references/a", b"")
+    put_by_hand(moto, storage, "references/")
+    assert [found.key for found in storage.list("references/")] == ["references/a"]
+
+
+@pytest.mark.parametrize("key", ["references//a", "references/.."], ids=["empty", "dots"])
+def test_a_key_that_lets_every_list_fail_is_told(moto: ObjectServer, storage: ObjectStorage, key: str) -> None:
+    put_by_hand(moto, storage, key)
+    with pytest.raises(StorageUnavailableError, match=r"an object whose key has .* between two slashes; remove"):
+        list(storage.list("references/"))
 
 
 def test_a_file_that_cannot_be_uploaded_in_time_leaves_no_other_error(

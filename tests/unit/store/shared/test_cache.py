@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -104,3 +105,19 @@ def test_a_disk_that_is_full_of_other_things_is_named(tmp_path: Path, monkeypatc
         store.save(make_reference())
     assert store.list_ids() == []
     store.close()
+
+
+def test_a_folder_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
+    cache = DigestCache(tmp_path / "cache", 32 * SIZE)
+    keep(cache, 1)
+    shutil.rmtree(tmp_path / "cache")
+    assert cache.find(keep(cache, 2)) is not None
+
+
+def test_nothing_leaves_for_a_file_that_is_not_kept(tmp_path: Path) -> None:
+    cache = DigestCache(tmp_path, 10 * SIZE)
+    digest = keep(cache, 1)
+    with cache.part(11 * SIZE) as part:
+        part.write_bytes(bytes(11 * SIZE))
+        cache.keep(part, "0" * 64)
+    assert [path.name for path in tmp_path.iterdir()] == [digest]

@@ -338,3 +338,14 @@ def test_a_swap_whose_answer_was_lost_is_told_from_the_nonces(
         with pytest.raises(StorageUnavailableError, match="It is not known whether"):
             server.store.save(SECOND, base=FIRST.revision)
     assert started().known[PARCEL] == indexed(bucket)[PARCEL]
+
+
+def test_a_lease_that_somebody_overwrote_is_taken_as_lost(
+    bucket: MemoryObjectStorage, started: Started, clock: Clock
+) -> None:
+    server = started()
+    server.store.save(FIRST)
+    bucket.put("leases/repair", bytes(1_000_000))
+    clock.sleep(3600)
+    server.store.maintain()
+    assert data_of(bucket, "leases/repair").startswith(b"{")

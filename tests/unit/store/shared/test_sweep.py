@@ -9,12 +9,13 @@ import pytest
 from fakes.faulty_objects import FaultyObjectStorage
 from fakes.references import content, make_reference
 
+from patchserve_server.domain.errors import StorageUnavailableError
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store.objects import MemoryObjectStorage
 from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 from patchserve_server.store.shared.contents import SWEEP_GRACE
 from patchserve_server.store.shared.surroundings import Surroundings
-from patchserve_server.store.shared.sweep import SweepReport, sweep
+from patchserve_server.store.shared.sweep import SWEEP_EVERY, SweepReport, sweep
 
 FIRST, SECOND, THIRD = (make_reference(seed=seed) for seed in (1, 2, 3))
 PARCEL = ReferenceId("parcel")
@@ -48,6 +49,12 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+def sweep_of_tomorrow(world: World) -> SweepReport:
+    """What a sweep after the grace would do."""
+    later = world.now + SWEEP_GRACE * 2
+    return sweep(world.objects, Surroundings(utc_now=lambda: later), is_dry_run=True)
 
 
 def used_once(world: World) -> None:
@@ -151,6 +158,18 @@ def test_used_objects_that_are_in_the_trash_only_come_back(world: World) -> None
     assert content(world.store().load(PARCEL)) == content(THIRD)
 
 
+def test_what_is_moved_stays_in_the_trash_for_a_grace_though_it_was_there_before(world: World) -> None:
+    used_once(world)
+    unused = sweep_of_tomorrow(world).swept
+    for key in unused:
+        world.objects.copy(key, "trash/" + key.rpartition("/")[2])
+    world.pass_time(SWEEP_GRACE * 2)
+    report = world.sweep()
+    assert sorted(report.swept) == sorted(unused)
+    assert report.purged == ()
+    assert len(world.keys("trash/")) == len(unused) == 2
+
+
 def test_what_killed_probes_left_is_removed_and_what_nobody_knows_stays(world: World) -> None:
     world.objects.put("probe/0123", b"x")
     world.objects.put("photos/cat.jpg", b"x")
@@ -175,3 +194,49 @@ def test_one_server_sweeps_once_a_day(world: World) -> None:
             store.maintain()
     trash_lists = sum(1 for key in counted.keys_of["list"] if key == "trash/")
     assert trash_lists in (2, 3)
+
+
+def test_a_sweep_ends_when_its_server_stops_and_another_server_goes_on(world: World) -> None:
+    used_once(world)
+    world.pass_time(SWEEP_GRACE * 2)
+    faulty, clock_s = FaultyObjectStorage(world.objects), 0.0
+    surroundings = Surroundings(utc_now=lambda: world.now, monotonic_s=lambda: clock_s)
+    store = SharedReferenceStore(faulty, DigestCache(world._folder / "stopping", 2**30), surroundings)
+
+    def stop(method: str, _key: str) -> None:
+        if method == "copy":
+            store.close()
+
+    faulty.before_call = stop
+    clock_s += SWEEP_EVERY.total_seconds()
+    with pytest.raises(StorageUnavailableError, match="This server stops"):
+        store.maintain()
+    assert len(world.keys("trash/")) == 1
+    assert len(world.sweep().swept) == 1
+
+
+def test_another_store_below_a_folder_of_this_one_is_left_alone(world: World) -> None:
+    used_once(world)
+    strange = ["banks/patchserve.json", "banks/other/banks/" + "0" * 64, "manifests/notes.txt", "trash/x", "banks/a b"]
+    for key in strange:
+        world.objects.put(key, b"x")
+    for _ in range(3):
+        world.pass_time(SWEEP_GRACE + timedelta(hours=1))
+        world.sweep()
+    assert set(strange) <= set(world.keys())
+
+
+def test_a_save_of_a_server_that_was_suspended_for_days_keeps_its_content(world: World) -> None:
+    objects = FaultyObjectStorage(world.objects)
+
+    def suspend(method: str, key: str) -> None:
+        if (method, key) == ("create", "references/parcel"):
+            for _ in range(3):
+                world.pass_time(SWEEP_GRACE + timedelta(hours=1))
+                world.sweep()
+            assert not world.keys("banks/")
+            assert not world.keys("trash/")
+
+    objects.before_call = suspend
+    world.store(objects).save(FIRST)
+    assert content(world.store().load(PARCEL)) == content(FIRST)

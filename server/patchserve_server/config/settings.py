@@ -75,7 +75,7 @@ def _checked_store(value: object) -> str:
     scheme, separator, place = text.partition("://")
     if not separator:
         if text.partition(":")[0].lower() in _STORE_SCHEMES and ":" in text:  # else each server had a folder of its own
-            raise ValueError(f"a URL has two slashes after its colon: {_STORES}")
+            raise ValueError(f"a URL has two slashes after its colon: write {_STORES}")
         return str(user_path(text))
     if re.search(r"[@?#]", text) or ":" in place:
         raise ValueError(

@@ -106,9 +106,9 @@ def test_every_fault_is_found_in_one_go(file: Path, monkeypatch: pytest.MonkeyPa
         ("store = 'ftp://host/x'", ["line 1: store is 'ftp://host/x': write a folder, s3://BUCKET/PREFIX"]),
         (
             "store = 's3:/bucket/x'",
-            ["line 1: store is 's3:/bucket/x': a URL has two slashes after its colon: a folder, s3://BUCKET"],
+            ["line 1: store is 's3:/bucket/x': a URL has two slashes after its colon: write a folder, s3://BUCKET"],
         ),
-        ("store = 'gs:'", ["line 1: store is 'gs:': a URL has two slashes"]),
+        ("store = 'gs:'", ["line 1: store is 'gs:': a URL has two slashes after its colon"]),
         ("host = 1979-05-27", ["line 1: host is datetime.date(1979, 5, 27); it must be a text"]),
         ("fronts = 65", ["line 1: fronts is 65: write auto, or a number from 1 to 64"]),
         ("http_allowed_hosts = ['a', 'b,c']", ["line 1: http_allowed_hosts is ['a', 'b,c']; it must be"]),

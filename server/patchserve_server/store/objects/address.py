@@ -31,7 +31,7 @@ class StoreAddress:
 def is_url(text: str) -> bool:
     """Whether this is a URL, and not a folder. One with a slash too few is one too: it must not become a folder."""
     scheme, separator, _ = text.partition(":")
-    return "://" in text or (bool(separator) and scheme in SCHEMES)
+    return "://" in text or (bool(separator) and scheme.lower() in SCHEMES)
 
 
 def parse_address(url: str) -> StoreAddress:

@@ -141,7 +141,7 @@ def log_level() -> Iterator[None]:
         (["--weights", "/nowhere.pth"], 1, "/nowhere.pth"),
         (["--device", "cuda:9"], 1, "cuda"),
         (["--device", "tpu"], 2, "--device"),
-        (["--precision", "fp16"], 2, "--precision"),
+        (["--precision", "fp8"], 2, "--precision"),
         (["--port", "70000"], 2, "--port"),
         (["--host", "192.0.2.1"], 1, "--insecure"),
         (["--host", "192.0.2.1", "--insecure"], 1, "--host"),

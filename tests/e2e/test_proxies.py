@@ -97,17 +97,16 @@ def test_a_stream_flows_in_both_directions_at_once(proxy: proxies.Proxy) -> None
 
 @BOTH
 def test_the_callers_deadline_reaches_the_server(proxy: proxies.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    left_s: list[float | None] = []
+    left_s: list[float] = []  # of the call, and of checks of the proxy
 
     def noted(remaining_s: float | None, default_s: float, longest_s: float) -> Any:
-        left_s.append(remaining_s)
+        left_s.append(remaining_s or 0.0)
         return deadline(remaining_s, default_s, longest_s)
 
     monkeypatch.setattr("patchserve_server.rpc.adapter.deadline", noted)
     with connected(proxy) as client:
         client.infer(card(1), timeout_s=1000)
-    assert left_s[0] is not None
-    assert 900 < left_s[0] <= 1000
+    assert 900 < max(left_s) <= 1000
 
 
 @pytest.mark.parametrize("name", PROXIES)

@@ -27,7 +27,8 @@ def fields_of(record: logging.LogRecord) -> Fields:
     fields: Fields = {"timestamp": record.created, "level": record.levelname.lower(), "logger": record.name}
     fields["event"] = record.getMessage()
     if len(record.__dict__) > len(_OWN) - 2:
-        fields |= {key: value for key, value in record.__dict__.items() if key not in _OWN}
+        given = record.__dict__.items()  # with what libraries such as Ray put into each record, for themselves
+        fields |= {key: value for key, value in given if key not in _OWN and not key.startswith("_")}
     if (call := current_call.get()) is not None:
         fields |= _fields_of_call(call)
     if record.exc_info and record.exc_info[1] is not None:  # at once: it holds what the failed call held

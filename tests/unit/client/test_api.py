@@ -74,6 +74,7 @@ EXPORTED = [
     "ScoringProfile",
     "ServerInfo",
     "ServerStats",
+    "StoreInfo",
     "StreamNotice",
     "StreamOptions",
     "Timing",

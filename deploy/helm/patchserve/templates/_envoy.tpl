@@ -4,7 +4,7 @@ tls.existingSecret. Everything else stays as it is there. */}}
 {{- $file := printf "files/envoy/%s.yaml" .Values.envoy.policy -}}
 {{- $config := .Files.Get $file | fromYaml -}}
 {{- if not $config.static_resources -}}
-{{- fail (printf "%s is missing: files/envoy is a symbolic link to deploy/envoy, which this copy of the chart has lost" $file) -}}
+{{- fail (printf "%s is missing: files/envoy has symbolic links to deploy/envoy, which this copy of the chart has lost" $file) -}}
 {{- end -}}
 {{- $listener := first $config.static_resources.listeners -}}
 {{- $_ := set $listener.address.socket_address "port_value" 8443 -}}

@@ -61,7 +61,7 @@ async def try_signals():
         await serve(Settings(fronts="2"), print, Settings)
         raise AssertionError
     except StartupError as error:
-        assert "needs Linux" in error.message
+        assert "need Linux" in error.message
     stopped = asyncio.Event()
     handle(STOP_SIGNALS[1], stopped.set)
     handle_reload(stopped.clear)
@@ -77,6 +77,7 @@ def test_the_store_and_the_token_file_keep_their_promises_there() -> None:
     tests = ["contract/test_reference_store.py", "unit/access/test_tokens.py"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "fakes.windows", "-p", "no:cacheprovider", "-p", "no:xdist",
+         "-k", "not moto and not seaweedfs",  # servers for Unix
          *(str(TESTS / test) for test in tests)],
         capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}, cwd=REPO,

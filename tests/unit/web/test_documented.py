@@ -9,9 +9,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.web import documented
+
+
+class FakeCatalog:
+    """Without references."""
+
+    async def has(self, _reference_id: ReferenceId) -> bool:
+        return False
 
 
 class FakeApplication:
@@ -19,7 +27,7 @@ class FakeApplication:
 
     def __init__(self, backbone: str) -> None:
         self.detector = SimpleNamespace(backbone=backbone, device="cpu")
-        self.catalog = SimpleNamespace(find=lambda _: None)
+        self.catalog = FakeCatalog()
 
 
 async def health(readiness: Readiness) -> tuple[int, Any]:

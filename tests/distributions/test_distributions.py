@@ -97,6 +97,6 @@ def test_the_wheel_holds_the_packages_and_nothing_else() -> None:
 
 def test_the_source_distribution_holds_every_file_of_the_repository() -> None:
     with tarfile.open(the_only("*.tar.gz")) as archive:
-        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+        names = {member.name.partition("/")[2] for member in archive if member.isfile() or member.issym()}
     tracked = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True, check=True)
     assert names == {*tracked.stdout.splitlines(), "PKG-INFO"}

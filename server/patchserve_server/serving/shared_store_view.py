@@ -26,9 +26,9 @@ from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.shared_references import SharedReferences
 from patchserve_server.domain.store_status import StoreStatus
+from patchserve_server.serving.allowance import Allowance
 from patchserve_server.serving.known_references import Known, KnownReferences
 from patchserve_server.serving.log_interval import LogInterval
-from patchserve_server.serving.rate_limit import RateLimit
 from patchserve_server.serving.single_flight import SingleFlight
 
 MAX_DESCRIBED: Final = 4096
@@ -105,8 +105,8 @@ class SharedStoreView:
         self._unsure: set[ReferenceId] = set()  # to be looked up after the next poll
         self._readings: set[_Reading] = set()
         self._look_ups = SingleFlight(self._look_up)
-        self._name_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
-        self._revision_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
+        self._name_limit = Allowance(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
+        self._revision_limit = Allowance(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
         self._listing = asyncio.Semaphore(_LISTED_AT_ONCE)
         self._refusals = LogInterval(_LOG_INTERVAL_S)
 

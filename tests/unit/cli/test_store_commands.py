@@ -16,7 +16,6 @@ import pytest
 from fakes.references import content, make_reference
 from fakes.store_files import files_in
 
-from patchserve_server.cli import main
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store import FolderReferenceStore
 from patchserve_server.store.generation import write_generation
@@ -33,24 +32,6 @@ def root(tmp_path: Path) -> Path:
         store.save(OTHER)
     write_generation(tmp_path / "store/parcel" / OLD.revision, OLD)
     return tmp_path / "store"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `patchserve-server store`; returns the exit code or the last message, stdout and stderr."""
-    monkeypatch.delenv("PATCHSERVE_STORE", raising=False)
-
-    def invoke(*arguments: object) -> tuple[int | str | None, str, str]:
-        monkeypatch.setattr(sys, "argv", ["patchserve-server", "store", *map(str, arguments)])
-        code: int | str | None = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        stdout, stderr = capsys.readouterr()
-        return code, stdout, stderr
-
-    return invoke
 
 
 def served(root: Path) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ from tempfile import TemporaryDirectory
 import pytest
 from fakes.references import content, make_reference
 
-from patchserve_server.cli import main
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store import FolderReferenceStore
 from patchserve_server.store.objects import MemoryObjectStorage, ObjectStorage, open_object_storage
@@ -42,24 +40,6 @@ def url() -> str:
 @pytest.fixture
 def objects(url: str) -> ObjectStorage:
     return open_object_storage(url)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `patchserve-server store`; returns the exit code or the last message, stdout and stderr."""
-    monkeypatch.delenv("PATCHSERVE_STORE", raising=False)
-
-    def invoke(*arguments: object) -> tuple[int | str | None, str, str]:
-        monkeypatch.setattr(sys, "argv", ["patchserve-server", "store", *map(str, arguments)])
-        code: int | str | None = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        stdout, stderr = capsys.readouterr()
-        return code, stdout, stderr
-
-    return invoke
 
 
 @contextmanager

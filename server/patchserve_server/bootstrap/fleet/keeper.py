@@ -16,12 +16,11 @@ from patchserve_server.bootstrap.fleet.assignment import Alive, Assignment, Read
 from patchserve_server.bootstrap.fleet.child import ANSWER, DRAIN, RELOAD, SETTINGS
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.fronts.link import MISSES, WATCH_S
 
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "patchserve_server.bootstrap.fleet.child")
 _SHORT_S: Final = 10.0  # a child that ends sooner is started again only after a while
 _LONGEST_PAUSE_S: Final = 30.0
-WATCH_S: Final = 2.0
-MISSES: Final = 5  # in a row: so a parent that was stopped for a while counts as one miss
 
 _log = logging.getLogger(__name__)
 

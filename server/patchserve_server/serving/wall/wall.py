@@ -16,7 +16,7 @@ from patchserve_server.domain.events import Events, ImageInspected, InspectionFa
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.words import counted
-from patchserve_server.serving.wall.allowance import Allowance
+from patchserve_server.serving.allowance import Allowance
 from patchserve_server.serving.wall.kept_images import KeptImage, KeptImages
 from patchserve_server.serving.wall.score_history import Score, ScoreHistory
 from patchserve_server.serving.wall.thumbnails import Thumbnails

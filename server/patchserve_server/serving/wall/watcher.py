@@ -10,7 +10,7 @@ from typing import Final
 from patchserve_server.domain.events import InspectionFailed
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.serving.wall.allowance import Allowance
+from patchserve_server.serving.allowance import Allowance
 from patchserve_server.serving.wall.tile import Tile
 
 GATHER_S: Final = 0.25  # what happens within this time is shown together

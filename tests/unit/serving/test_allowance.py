@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchserve_server.serving.wall.allowance import Allowance
+from patchserve_server.serving.allowance import Allowance
 
+PER_S, BURST = 4.0, 3
 PAUSES_S = st.lists(st.floats(0, 5), max_size=100)
 
 
@@ -31,3 +32,26 @@ def test_after_a_rest_it_allows_the_burst_at_once() -> None:
     assert [allowance.take() for _ in range(4)] == [True, True, True, False]
     clock[0] = 1001
     assert [allowance.take() for _ in range(2)] == [True, False]
+
+
+@given(st.lists(st.floats(0, 2), min_size=1, max_size=60))
+def test_no_interval_has_more_than_the_burst_and_the_rate(pauses_s: list[float]) -> None:
+    now_s, taken_at_s = 0.0, list[float]()
+    allowance = Allowance(PER_S, BURST, lambda: now_s)
+    for pause_s in pauses_s:
+        now_s += pause_s
+        if allowance.take():
+            taken_at_s.append(now_s)
+    for first, start_s in enumerate(taken_at_s):
+        for last in range(first, len(taken_at_s)):
+            assert last - first + 1 <= BURST + PER_S * (taken_at_s[last] - start_s) + 1e-6
+
+
+def test_after_a_pause_the_burst_is_back() -> None:
+    now_s = 0.0
+    allowance = Allowance(PER_S, BURST, lambda: now_s)
+    assert [allowance.take() for _ in range(5)] == [True] * 3 + [False] * 2
+    now_s += 0.25
+    assert [allowance.take() for _ in range(2)] == [True, False]
+    now_s += 100
+    assert [allowance.take() for _ in range(5)] == [True] * 3 + [False] * 2

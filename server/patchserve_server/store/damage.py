@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from patchserve_server.domain.errors import ReferenceDamagedError
 from patchserve_server.domain.reference_id import ReferenceId
@@ -31,3 +31,17 @@ def damage_errors(reference_id: ReferenceId, what: str, advice: str = "") -> Ite
         yield
     except DamageError as error:
         raise ReferenceDamagedError(reference_id, f"{what}: {error}. {advice}".rstrip()) from error
+
+
+def current_damage_errors(reference_id: ReferenceId) -> AbstractContextManager[None]:
+    """The same for the current revision of a reference."""
+    what = f'The stored reference "{reference_id}" is damaged'
+    advice = (
+        "Load it again or delete it, or have the operator look for an intact revision: `patchserve-server store check`."
+    )
+    return damage_errors(reference_id, what, advice)
+
+
+def previous_damage_errors(reference_id: ReferenceId) -> AbstractContextManager[None]:
+    """The same for the previous revision."""
+    return damage_errors(reference_id, f'The previous revision of reference "{reference_id}" cannot be restored')

@@ -16,7 +16,7 @@ from patchserve_server.domain.errors import (
 from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
-from patchserve_server.store.damage import damage_errors
+from patchserve_server.store.damage import current_damage_errors, previous_damage_errors
 from patchserve_server.store.folder_lock import FolderLock
 from patchserve_server.store.generation import GenerationContent, OpenGeneration, is_generation
 from patchserve_server.store.leftovers import reference_folders, remove_leftovers
@@ -102,12 +102,7 @@ class FolderReferenceStore:
     @contextmanager
     def _open_current(self, reference_id: ReferenceId) -> Iterator[tuple[Pointer, Revision | None, OpenGeneration]]:
         folder = self._root / reference_id
-        what = f'The stored reference "{reference_id}" is damaged'
-        advice = (
-            "Load it again or delete it, or have the operator look for an intact revision: `patchserve-server store "
-            "check`."
-        )
-        with storage_errors(f'read reference "{reference_id}"'), damage_errors(reference_id, what, advice):
+        with storage_errors(f'read reference "{reference_id}"'), current_damage_errors(reference_id):
             with self._publishing:
                 pointer = self._pointer(reference_id)
                 generation = OpenGeneration(folder / pointer.revision)
@@ -138,8 +133,7 @@ class FolderReferenceStore:
 
     @contextmanager
     def _open_previous(self, reference_id: ReferenceId) -> Iterator[tuple[Pointer, PreviousRevision, OpenGeneration]]:
-        what = f'The previous revision of reference "{reference_id}" cannot be restored'
-        with storage_errors(f'read reference "{reference_id}"'), damage_errors(reference_id, what):
+        with storage_errors(f'read reference "{reference_id}"'), previous_damage_errors(reference_id):
             with self._publishing:
                 pointer = self._pointer(reference_id)
                 if (previous := pointer.previous) is None:
@@ -159,8 +153,11 @@ class FolderReferenceStore:
             StorageFullError, StorageUnavailableError: the old revision stays.
         """
         folder = self._root / reference_id
-        what = f'The previous revision of reference "{reference_id}" cannot be restored'
-        with storage_errors(f'restore reference "{reference_id}"'), damage_errors(reference_id, what), self._publishing:
+        with (
+            storage_errors(f'restore reference "{reference_id}"'),
+            previous_damage_errors(reference_id),
+            self._publishing,
+        ):
             self._lock.require()
             old = self._pointer(reference_id)
             self._require(reference_id, base)

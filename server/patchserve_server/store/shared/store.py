@@ -13,7 +13,7 @@ from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotK
 from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
-from patchserve_server.store.damage import DamageError, damage_errors
+from patchserve_server.store.damage import DamageError, current_damage_errors, previous_damage_errors
 from patchserve_server.store.objects.storage import ObjectStorage
 from patchserve_server.store.os_errors import storage_errors
 from patchserve_server.store.shared.cache import DigestCache
@@ -149,7 +149,7 @@ class SharedReferenceStore:
             require_base(found, base)
             return restored(found, old, revision, self._surroundings.nonce())
 
-        with damage_errors(reference_id, _not_restored(reference_id)):
+        with previous_damage_errors(reference_id):
             return _kept(self._change(reference_id, change))
 
     def forget_previous(self, reference_id: ReferenceId) -> None:
@@ -249,18 +249,12 @@ class SharedReferenceStore:
 
     @contextmanager
     def _current(self, reference_id: ReferenceId) -> Iterator[SharedPointer]:
-        what = f'The stored reference "{reference_id}" is damaged'
-        advice = (
-            "Load it again or delete it, or have the operator look for an intact revision: `patchserve-server store "
-            "check`."
-        )
-        with storage_errors(f'read reference "{reference_id}"'), damage_errors(reference_id, what, advice):
+        with storage_errors(f'read reference "{reference_id}"'), current_damage_errors(reference_id):
             yield self._read(reference_id)
 
     @contextmanager
     def _previous(self, reference_id: ReferenceId) -> Iterator[tuple[SharedPointer, StoredRevision]]:
-        what = _not_restored(reference_id)
-        with storage_errors(f'read reference "{reference_id}"'), damage_errors(reference_id, what):
+        with storage_errors(f'read reference "{reference_id}"'), previous_damage_errors(reference_id):
             pointer = self._read(reference_id)
             if pointer.previous is None:
                 raise RevisionNotKeptError(reference_id, None, None)
@@ -284,7 +278,3 @@ def _kept(pointer: SharedPointer | Tombstone) -> KeptRevision | None:
     if isinstance(pointer, Tombstone) or pointer.previous is None:
         return None
     return KeptRevision(Revision(pointer.previous.revision), nbytes=0)
-
-
-def _not_restored(reference_id: ReferenceId) -> str:
-    return f'The previous revision of reference "{reference_id}" cannot be restored'

@@ -25,7 +25,7 @@ from patchserve_server.domain.reference import (
 )
 from patchserve_server.domain.reference_options import ReferenceOptions
 
-_VALUES: tuple[Any, ...] = ("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3, "fp32", 1)
+_VALUES: tuple[Any, ...] = ("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3, "fp32", 1, "cpu")
 _INFO = DetectorInfo(*_VALUES[: len(dataclasses.fields(DetectorInfo))])  # an older checkout has fewer fields
 _SPEC = EmbeddingSpec("stub", "0" * 64, "none", "fp32")
 _CALIBRATION = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 2.0, 2.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))
@@ -88,9 +88,12 @@ class StubDetector:
     def open(self, model: ReferenceModel) -> Scorer:
         return StubScorer(model, _damaged_map(InputShape.square()))
 
-    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ports.ScoredPart]:
+    def score_batch(self, batch: Sequence[tuple[Scorer, Any]]) -> Iterator[ports.ScoredPart]:
         for number, (scorer, inputs) in enumerate(batch):
             yield ports.ScoredPart(number, *scorer.score(inputs))
+
+    def draw(self, drawings: Sequence[Any]) -> Sequence[Any]:
+        raise NotImplementedError
 
     def shared_nbytes(self, _shape: InputShape, _options: ReferenceOptions) -> int:
         return 0

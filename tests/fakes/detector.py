@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import RawScores
+from patchserve_server.domain.jpeg_file import DeviceCodecError
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.ports import DetectorInfo, Progress, ScoredPart, Scorer, ScoringTimes
+from patchserve_server.domain.overlay_drawing import OverlayDrawing
+from patchserve_server.domain.ports import DetectorInfo, Progress, ScoredPart, Scorer, ScorerInputs, ScoringTimes
 from patchserve_server.domain.reference import (
     Bank,
     Calibration,
@@ -36,11 +40,13 @@ class FakeDetector:
 
     A batch waits until `gate` is set, `fit` until `fit_gate` is set, and `open` until the event in `open_gates` for the
     number of images of the model is set. The next batch raises `failure`. `extra_nbytes` is the memory of a scorer in
-    addition to its bank.
+    addition to its bank. With `decode="device"` it decodes files, and draws overlays: the image alone.
     """
 
-    def __init__(self, extra_nbytes: int = 0) -> None:
+    def __init__(self, extra_nbytes: int = 0, *, decode: str = "cpu") -> None:
+        self.decode = decode
         self.batches: list[int] = []
+        self.drawings: list[OverlayDrawing] = []
         self.gate = _open_gate()
         self.failure: Exception | None = None
         self.fit_gate = _open_gate()
@@ -51,7 +57,7 @@ class FakeDetector:
 
     @property
     def info(self) -> DetectorInfo:
-        return DetectorInfo("fake", "0" * 64, "made up", "", "cpu", "fp32", INPUT_SIZE_PX, 1, 3, "fp32", 1)
+        return DetectorInfo("fake", "0" * 64, "made up", "", "cpu", "fp32", INPUT_SIZE_PX, 1, 3, "fp32", 1, self.decode)
 
     def device_memory(self) -> None:
         """It computes in the memory of the process."""
@@ -88,7 +94,7 @@ class FakeDetector:
     def open_nbytes(self, info: ReferenceInfo) -> int:
         return info.bank_bytes + self._extra_nbytes
 
-    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+    def score_batch(self, batch: Sequence[tuple[Scorer, ScorerInputs]]) -> Iterator[ScoredPart]:
         self.batches.append(sum(len(inputs) for _, inputs in batch))
         assert self.gate.wait(30)
         if self.failure is not None:
@@ -96,11 +102,15 @@ class FakeDetector:
             raise failure
         for number, (scorer, inputs) in enumerate(batch):
             try:
-                scores, times = scorer.score(inputs)
+                scores, times = scorer.score(_decoded(inputs, scorer))
             except ValueError as error:
                 yield ScoredPart(number, error, ScoringTimes(1.0, 1.0))
             else:
                 yield ScoredPart(number, scores, times)
+
+    def draw(self, drawings: Sequence[OverlayDrawing]) -> Sequence[bytes | DeviceCodecError]:
+        self.drawings += drawings
+        return [drawing.file.data for drawing in drawings]
 
     def _scorer(self, model: ReferenceModel) -> FakeScorer:
         return FakeScorer(model, model.bank.nbytes + self._extra_nbytes)
@@ -124,6 +134,13 @@ class FakeScorer:
         if inputs.shape[1:] != self.model.bank.inputs.shape[1:]:
             raise ValueError(f"The shape of the model inputs is {inputs.shape[1:]}.")
         return [_score(self.model, image) for image in inputs], ScoringTimes(1.0, 1.0)
+
+
+def _decoded(inputs: ScorerInputs, scorer: Scorer) -> ModelInputs:
+    if isinstance(inputs, np.ndarray):
+        return inputs
+    size_px = scorer.model.bank.input_shape.size_px
+    return np.stack([np.asarray(Image.open(io.BytesIO(file.data)).convert("RGB").resize(size_px)) for file in inputs])
 
 
 def fake_model(inputs: ModelInputs, options: ReferenceOptions) -> ReferenceModel:

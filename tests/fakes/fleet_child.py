@@ -17,13 +17,12 @@ from fakes.calibrated_detector import CalibratedDetector
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet import child, keeper
 from patchserve_server.config import Settings
-from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.ports import Detector, ScoredPart, Scorer
+from patchserve_server.domain.ports import Detector, ScoredPart, Scorer, ScorerInputs
 from patchserve_server.fronts import link
 
 
 class SlowDetector(CalibratedDetector):
-    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+    def score_batch(self, batch: Sequence[tuple[Scorer, ScorerInputs]]) -> Iterator[ScoredPart]:
         time.sleep(float(os.environ.get("FAKE_SCORE_S", "0")))
         return super().score_batch(batch)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import RawScores
+from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.load_progress import LoadStage
+from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.domain.reference import EmbeddingSpec, Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import ReferenceImage
@@ -18,6 +20,9 @@ from patchserve_server.domain.reference_options import ReferenceOptions
 
 Progress = Callable[[LoadStage, int, int], None]
 """Called from a worker thread with QUANTIZE, EMBED, CORESET or CALIBRATE, the steps done and the total of steps."""
+
+ScorerInputs: TypeAlias = ModelInputs | Sequence[JpegFile]
+"""Images to score: scaled to the input shape of a reference, (B, H, W, 3); or files for a detector that decodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class DetectorInfo:
     feature_dim: int
     search_product: str  # the number format of the first product of exact searches: "fp32", "bf16", "int8"
     search_threads: int
+    decode: str  # "cpu"; "device": it takes JPEG files as well as model inputs, and draws JPEG overlays
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +58,17 @@ class ScoringTimes:
 
     embed_ms: float
     search_ms: float
+    decode_ms: float = 0.0  # of files, by the device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredPart:
-    """The outcome of one part of a batch: of the model inputs of one reference."""
+    """The outcome of one part of a batch: of the images of one reference."""
 
     number: int  # of the part, from 0
-    scores: Sequence[RawScores] | Exception  # of each model input; or what failed
+    scores: Sequence[RawScores] | Exception  # of each image that is decoded; or what failed
     times: ScoringTimes
+    undecoded: frozenset[int] = frozenset()  # the numbers of the files that the device cannot decode
 
 
 class Scorer(Protocol):
@@ -139,14 +147,20 @@ class Detector(Protocol):
         includes them.
         """
 
-    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
-        """Scores the model inputs (B, H, W, 3) of several references, which share passes of the network.
+    def score_batch(self, batch: Sequence[tuple[Scorer, ScorerInputs]]) -> Iterator[ScoredPart]:
+        """Scores images of several references, which share passes of the network.
 
         Each part has one outcome, as soon as it is there. Its scores are those of `Scorer.score`: on a CPU, in every
         bit. If one part fails, the others have their scores; if something that they share fails, it is raised.
 
         Args:
-            batch: scorers of this detector with the same `batch_key`.
+            batch: scorers of this detector with the same `batch_key`. Files only if `DetectorInfo.decode` is "device".
+        """
+
+    def draw(self, drawings: Sequence[OverlayDrawing]) -> Sequence[bytes | DeviceCodecError]:
+        """The JPEG file of each overlay; an error where the device cannot draw it.
+
+        Called only if `DetectorInfo.decode` is "device".
         """
 
 

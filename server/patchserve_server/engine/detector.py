@@ -11,8 +11,10 @@ from torch import Tensor
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
+from patchserve_server.domain.jpeg_file import DeviceCodecError
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.ports import DetectorInfo, DeviceMemory, Progress, ScoredPart, Scorer
+from patchserve_server.domain.overlay_drawing import OverlayDrawing
+from patchserve_server.domain.ports import DetectorInfo, DeviceMemory, Progress, ScoredPart, Scorer, ScorerInputs
 from patchserve_server.domain.reference import (
     Bank,
     Calibration,
@@ -86,6 +88,7 @@ class PatchCoreDetector:
             feature_dim=backbone.spec.feature_dim,
             search_product=self._search.product.value,
             search_threads=self._search.threads,
+            decode="cpu",
         )
 
     def device_memory(self) -> DeviceMemory | None:
@@ -207,16 +210,19 @@ class PatchCoreDetector:
         """The shape of what the network sees: tiles, if there are any."""
         return Tiling.of(shape, options.input, self._backbone.spec).tile_shape
 
-    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+    def score_batch(self, batch: Sequence[tuple[Scorer, ScorerInputs]]) -> Iterator[ScoredPart]:
         parts, on_device = list[Part](), list[DevicePart]()
         for number, (scorer, inputs) in enumerate(batch):
-            if not isinstance(scorer, PatchCoreScorer):
-                raise TypeError(f"This detector did not open {scorer}.")
+            if not isinstance(scorer, PatchCoreScorer) or not isinstance(inputs, np.ndarray):
+                raise TypeError(f"This detector cannot score {type(inputs).__name__} with {scorer}.")
             if scorer.plan is None:
                 parts.append(Part(number, scorer.pipeline, scorer.index, inputs))
             else:
                 on_device.append(DevicePart(number, scorer.pipeline, scorer.index, inputs, plan=scorer.plan))
         return score_on_device(on_device) if on_device else score_parts(parts)
+
+    def draw(self, drawings: Sequence[OverlayDrawing]) -> Sequence[bytes | DeviceCodecError]:
+        return [DeviceCodecError("This device has no codec.") for _ in drawings]
 
     def _roi_mask(self, options: ReferenceOptions, shape: InputShape) -> RoiMask | None:
         return build_roi_mask(options.region_of_interest, shape, self._backbone.spec.grid_of(shape))

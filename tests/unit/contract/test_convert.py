@@ -290,7 +290,7 @@ def test_a_reference_is_sent_with_all_its_fields() -> None:
 
 def test_server_info_reports_every_limit_and_the_store() -> None:
     limits = ServerLimits(*range(1, 1 + len(fields(ServerLimits))))
-    detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 32, 1536, "int8", 2)
+    detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 32, 1536, "int8", 2, "cpu")
     application: Any = SimpleNamespace(
         version="1.0",
         http_url="",

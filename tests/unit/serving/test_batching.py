@@ -16,7 +16,7 @@ from fakes.waiting import until
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.ports import ScoredPart, Scorer, ScoringTimes
+from patchserve_server.domain.ports import ScoredPart, Scorer, ScorerInputs, ScoringTimes
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.serving import batching
 from patchserve_server.serving.batching import BatchedScores, Batcher
@@ -245,7 +245,7 @@ async def test_clients_share_a_batch_equally_if_one_of_them_has_another_key_befo
 
 async def test_an_image_without_an_outcome_fails(pool: ThreadPoolExecutor) -> None:
     class Silent(FakeDetector):
-        def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+        def score_batch(self, batch: Sequence[tuple[Scorer, ScorerInputs]]) -> Iterator[ScoredPart]:
             yield from list(super().score_batch(batch))[:1]
 
     batcher = Batcher(Silent(), pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)

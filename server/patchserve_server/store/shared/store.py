@@ -14,12 +14,12 @@ from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.store.damage import DamageError, current_damage_errors, previous_damage_errors
+from patchserve_server.store.descriptions import info_of, reference_of
 from patchserve_server.store.objects.storage import ObjectStorage
 from patchserve_server.store.os_errors import storage_errors
 from patchserve_server.store.shared.cache import DigestCache
 from patchserve_server.store.shared.contention import attempts
 from patchserve_server.store.shared.contents import Contents
-from patchserve_server.store.shared.descriptions import info_of, reference_of
 from patchserve_server.store.shared.index_objects import IndexObjects
 from patchserve_server.store.shared.index_writer import IndexWriter
 from patchserve_server.store.shared.lease import Leases
@@ -102,7 +102,7 @@ class SharedReferenceStore:
             StorageFullError, StorageUnavailableError: it cannot be read.
         """
         with self._current(reference_id) as pointer:
-            return reference_of(pointer, pointer.current, self._contents.read(pointer.current))
+            return reference_of(pointer, pointer.current, self._contents.read(pointer.current), pointer.kept)
 
     def describe(self, reference_id: ReferenceId) -> ReferenceInfo:
         """The description of the current revision: its pointer and its manifest are read.
@@ -111,7 +111,8 @@ class SharedReferenceStore:
             The errors of `load`.
         """
         with self._current(reference_id) as pointer:
-            return info_of(pointer, pointer.current, self._contents.manifest(pointer.current))
+            current = pointer.current
+            return info_of(pointer, current, self._contents.manifest(current), current.bank.described, pointer.kept)
 
     def load_previous(self, reference_id: ReferenceId) -> Reference:
         """The previous revision, verified by its digest.
@@ -121,7 +122,7 @@ class SharedReferenceStore:
             The errors of `load`.
         """
         with self._previous(reference_id) as (pointer, previous):
-            return reference_of(pointer, previous, self._contents.read(previous))
+            return reference_of(pointer, previous, self._contents.read(previous), None)
 
     def describe_previous(self, reference_id: ReferenceId) -> ReferenceInfo:
         """The description of the previous revision: the pointer and its manifest are read.
@@ -130,7 +131,7 @@ class SharedReferenceStore:
             The errors of `load_previous`.
         """
         with self._previous(reference_id) as (pointer, previous):
-            return info_of(pointer, previous, self._contents.manifest(previous))
+            return info_of(pointer, previous, self._contents.manifest(previous), previous.bank.described, None)
 
     def restore(
         self, reference_id: ReferenceId, revision: Revision, base: Revision | None = None
@@ -275,6 +276,6 @@ def _intact(found: FoundPointer) -> SharedPointer:
 
 
 def _kept(pointer: SharedPointer | Tombstone) -> KeptRevision | None:
-    if isinstance(pointer, Tombstone) or pointer.previous is None:
+    if isinstance(pointer, Tombstone) or pointer.kept is None:
         return None
-    return KeptRevision(Revision(pointer.previous.revision), nbytes=0)
+    return KeptRevision(Revision(pointer.kept), nbytes=0)

@@ -27,6 +27,7 @@ from patchserve_server.store.shared.maintenance import Job, Maintenance
 from patchserve_server.store.shared.pointer_changes import deleted, require_base, restored, saved
 from patchserve_server.store.shared.pointers import FoundPointer, Pointers
 from patchserve_server.store.shared.records import SharedPointer, StoredRevision, Tombstone
+from patchserve_server.store.shared.seen import SeenRevisions
 from patchserve_server.store.shared.surroundings import Surroundings
 from patchserve_server.store.shared.sweep import SWEEP, SWEEP_EVERY, sweep
 from patchserve_server.store.shared.synchronizing import Synchronizing
@@ -55,6 +56,7 @@ class SharedReferenceStore:
         self._closing = threading.Event()
         self._pointers = Pointers(storage)
         self._contents = Contents(storage, cache, self._surroundings)
+        self._seen = SeenRevisions()
         objects = IndexObjects(storage)
         self._index = IndexWriter(storage, objects, self._pointers, self._surroundings)
         self._sync = Synchronizing(storage, objects, self._index, self._surroundings)
@@ -102,7 +104,22 @@ class SharedReferenceStore:
             StorageFullError, StorageUnavailableError: it cannot be read.
         """
         with self._current(reference_id) as pointer:
-            return reference_of(pointer, pointer.current, self._contents.read(pointer.current), pointer.kept)
+            content = self._contents.read(pointer.current)
+            self._seen.add(reference_id, pointer.current)
+            return reference_of(pointer, pointer.current, content, pointer.kept)
+
+    def load_copy(self, info: ReferenceInfo) -> Reference | None:
+        """The revision that was described so, from the copies on disk; None: they are not whole. Nothing is requested.
+
+        Raises:
+            StorageUnavailableError: the disk of the cache cannot be read.
+        """
+        seen = self._seen.find(info.reference_id, info.revision)
+        if seen is None:
+            return None
+        with storage_errors(f'read reference "{info.reference_id}"'):
+            content = self._contents.find_copy(info.revision, seen)
+        return None if content is None else reference_of(info, info, content, info.previous_revision)
 
     def describe(self, reference_id: ReferenceId) -> ReferenceInfo:
         """The description of the current revision: its pointer and its manifest are read.
@@ -112,7 +129,9 @@ class SharedReferenceStore:
         """
         with self._current(reference_id) as pointer:
             current = pointer.current
-            return info_of(pointer, current, self._contents.manifest(current), current.bank.described, pointer.kept)
+            manifest = self._contents.manifest(current)
+            self._seen.add(reference_id, current)
+            return info_of(pointer, current, manifest, current.bank.described, pointer.kept)
 
     def load_previous(self, reference_id: ReferenceId) -> Reference:
         """The previous revision, verified by its digest.
@@ -230,6 +249,8 @@ class SharedReferenceStore:
             with self._unsettled(reference_id, f'It is not known whether reference "{reference_id}" was changed.'):
                 is_done = self._pointers.swap(found, new)
             if is_done:
+                if isinstance(new, SharedPointer):
+                    self._seen.add(reference_id, new.current)
                 what = f'Reference "{reference_id}" was changed, but other servers may not know of it yet.'
                 with self._unsettled(reference_id, what):
                     self._index.mend([reference_id])

@@ -39,6 +39,7 @@ def test_cuda_computes_reproducibly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    resolve_device("cuda")
     assert not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.deterministic
 

@@ -7,6 +7,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from patchserve_server.access import Credentials, open_credentials
 from patchserve_server.bootstrap.catalog import open_catalog
@@ -19,7 +20,7 @@ from patchserve_server.bootstrap.limits import (
 )
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.metrics import build_readings
-from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, Pools, open_pools
+from patchserve_server.bootstrap.pools import DRAWING_WORKERS, INFERENCE_WORKERS, Pools, open_pools
 from patchserve_server.bootstrap.run_time import folder_limits
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings, words_of
@@ -33,11 +34,21 @@ from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.drawing import BatchedDrawing
 from patchserve_server.serving.drift import DriftWatch
-from patchserve_server.serving.engine_ports import Drifts, Loads, ReferenceImageReader, References, Scoring, Transfer
+from patchserve_server.serving.engine_ports import (
+    Drawing,
+    Drifts,
+    Loads,
+    ReferenceImageReader,
+    References,
+    Scoring,
+    Transfer,
+)
 from patchserve_server.serving.engine_readings import engine_readings
 from patchserve_server.serving.fairness import FairSemaphore
-from patchserve_server.serving.inspector import Inspector, LocalInspector
+from patchserve_server.serving.inspector import Inspector
+from patchserve_server.serving.local_inspector import LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.output_folder import OutputFolder
@@ -52,6 +63,9 @@ from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import SharedWall, Wall
 from patchserve_server.store import ExportedFiles
+
+if TYPE_CHECKING:
+    from patchserve_server.engine.codec import OpenCodec  # imports torch
 
 _log = logging.getLogger(__name__)
 
@@ -87,12 +101,20 @@ async def create_application(
     engine = await open_engine(settings, pools, admissions, resources, observation=observation)
     limits = engine.limits
     outputs = await _open_outputs(live, pools, resources)
-    turns = create_turns(settings, limits)
+    turns = create_turns(settings, limits, decode=engine.detector.decode)
     observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
     drift = DriftWatch(engine.catalog.find, pools.images)
     observation.readings.add(drift.readings)
     inspector = create_inspector(
-        settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, drifts=drift, events=events
+        settings,
+        LocalScoring(engine.batcher),
+        engine.drawing,
+        pools,
+        limits,
+        turns=turns,
+        outputs=outputs,
+        drifts=drift,
+        events=events,
     )
     return assemble(
         settings,
@@ -160,8 +182,14 @@ class LocalEngine:
     limits: ServerLimits
     catalog: Catalog
     batcher: Batcher
+    drawing: BatchedDrawing | None  # None: the device does not decode
     builder: ReferenceBuilder
     transfer: ReferenceTransfer
+
+    @property
+    def longest_s(self) -> float:
+        """How long the device has been working on the oldest of its batches; 0: there is none."""
+        return max(self.batcher.longest_s, 0.0 if self.drawing is None else self.drawing.longest_s)
 
 
 async def open_engine(
@@ -198,6 +226,7 @@ async def open_engine(
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,
         events=events,
     )
+    drawing = create_drawing(detector, pools, limits.max_batch_size)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -209,13 +238,28 @@ async def open_engine(
         events=events,
     )
     observation.readings.add(build_readings(detector.info))
-    observation.readings.add(engine_readings(detector, catalog, batcher, limits.max_bank_bytes))
+    observation.readings.add(engine_readings(detector, catalog, batcher, drawing, limits.max_bank_bytes))
     if settings.preload is not None:
         stored = await catalog.current(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
     files = ExportedFiles(own_folder(settings))
     transfer = ReferenceTransfer(catalog, detector, files, pools.opening, max_bytes=limits.max_bank_bytes)
-    return LocalEngine(detector.info, limits, catalog, batcher, builder, transfer)
+    return LocalEngine(
+        detector.info,
+        limits,
+        catalog,
+        batcher,
+        drawing,
+        builder,
+        transfer,
+    )
+
+
+def create_drawing(detector: Detector, pools: Pools, max_batch_size: int) -> BatchedDrawing | None:
+    """What draws overlays on the device of this process; None: that does not decode."""
+    if detector.info.decode != "device":
+        return None
+    return BatchedDrawing(detector, pools.drawing, workers=DRAWING_WORKERS, max_batch_size=max_batch_size)
 
 
 def open_detector(settings: Settings) -> Detector:
@@ -229,6 +273,7 @@ def open_detector(settings: Settings) -> Detector:
         weights=settings.weights,
         device=settings.device,
         precision=settings.precision,
+        codec=_codec(settings),
         cache=networks_folder(settings),
         threads=settings.threads,
         search_product=settings.search_product,
@@ -237,6 +282,15 @@ def open_detector(settings: Settings) -> Detector:
     )
     detector.warm_up()
     return detector
+
+
+def _codec(settings: Settings) -> OpenCodec | None:
+    """What opens the codec of the device; None: the CPU decodes."""
+    if settings.decode == "cpu":
+        return None
+    from patchserve_server.imaging.on_device import open_codec  # noqa: PLC0415 - an extra, and imports torch
+
+    return open_codec
 
 
 async def _open_outputs(live: LiveSettings, pools: Pools, resources: ExitStack) -> Outputs | None:
@@ -254,16 +308,18 @@ async def _open_outputs(live: LiveSettings, pools: Pools, resources: ExitStack) 
     return outputs
 
 
-def create_turns(settings: Settings, limits: ServerLimits) -> FairSemaphore:
-    """How many images are processed at once."""
+def create_turns(settings: Settings, limits: ServerLimits, *, decode: str = "cpu") -> FairSemaphore:
+    """How many images are processed at once. `decode`: where, as `DetectorInfo.decode`."""
     # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
-    # clients that have none of these turns.
-    return FairSemaphore(2 * limits.max_batch_size + 2 * settings.threads, reserved=limits.max_batch_size)
+    # clients that have none of these turns. A device that draws has one more batch of them.
+    batches = 3 if decode == "device" else 2
+    return FairSemaphore(batches * limits.max_batch_size + 2 * settings.threads, reserved=limits.max_batch_size)
 
 
 def create_inspector(
     settings: Settings,
     scoring: Scoring,
+    drawing: Drawing | None,
     pools: Pools,
     limits: ServerLimits,
     *,
@@ -283,6 +339,7 @@ def create_inspector(
         outputs=outputs,
         drifts=drifts,
         events=events,
+        drawing=drawing,
     )
 
 

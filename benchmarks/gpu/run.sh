@@ -2,11 +2,15 @@
 # Runs the benchmark on a machine with a GPU, with what pack.sh has packed if it is there. Flags: those of `python -m gpu`.
 set -eu
 cd "$(dirname "$0")/../.."
+python=${PYTHON:-python3}
 packed=out/gpu/packages.tar.xz
-unpacked=${TMPDIR:-/tmp}/patchserve-packages
-path=server:client:protos/python:benchmarks
+path=$PWD/server:$PWD/client:$PWD/protos/python:$PWD/benchmarks
 if [ -f "$packed" ]; then
-  [ -d "$unpacked" ] || { mkdir -p "$unpacked" && tar -xJf "$packed" -C "$unpacked"; }
+  unpacked=${TMPDIR:-/tmp}/patchserve-packages-$(cksum < "$packed" | cut -d ' ' -f 1)
+  if [ ! -d "$unpacked" ]; then
+    "$python" -m tarfile --filter=data -e "$packed" "$unpacked.part"
+    mv "$unpacked.part" "$unpacked"
+  fi
   path=$path:$unpacked/packages
 fi
-PYTHONPATH=$path exec "${PYTHON:-python3}" -m gpu "$@"
+PYTHONUNBUFFERED=1 PYTHONPATH=$path exec "$python" -m gpu "$@"

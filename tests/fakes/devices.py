@@ -18,7 +18,9 @@ from patchserve_server.engine.backbone.device_runtime import DeviceRuntime, in_p
 from patchserve_server.engine.backbone.graphs import EagerGraphs, Pass
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.backbone.transfers import DeviceTransfers
+from patchserve_server.engine.codec import Codec
 from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.imaging.on_device import TorchCodec
 
 CPU = torch.device("cpu")
 SIZES = (1, 2, 4)
@@ -74,11 +76,19 @@ class FakeDevice:
     transfers: CountedTransfers
 
 
-def fake_device(backbone: SharedBackbone[TorchRuntime], precision: str = "fp32") -> FakeDevice:
+def fake_device(
+    backbone: SharedBackbone[TorchRuntime], precision: str = "fp32", codec: Codec | None = None
+) -> FakeDevice:
     graphs, transfers = CountedGraphs(), CountedTransfers()
     module = in_precision(backbone.runtime.module, precision)
     runtime = DeviceRuntime(module, precision, graphs, transfers, sizes=SIZES)
-    return FakeDevice(PatchCoreDetector(SharedBackbone(backbone.identity, runtime)), runtime, graphs, transfers)
+    detector = PatchCoreDetector(SharedBackbone(backbone.identity, runtime), codec=codec)
+    return FakeDevice(detector, runtime, graphs, transfers)
+
+
+def codec_on_cpu() -> TorchCodec:
+    """The codec of a GPU with the pixels of the CPU: on it, its library decodes as Pillow does."""
+    return TorchCodec(CPU)
 
 
 class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]

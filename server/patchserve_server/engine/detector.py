@@ -28,6 +28,7 @@ from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
 from patchserve_server.engine.backbone.devices import device_memory_errors, memory_of
 from patchserve_server.engine.backbone.runtime import Runtime
+from patchserve_server.engine.codec import Codec
 from patchserve_server.engine.patchcore.bank_match import require_match
 from patchserve_server.engine.patchcore.batch_scoring import Part, score_parts
 from patchserve_server.engine.patchcore.calibration import calibrate
@@ -62,9 +63,16 @@ _NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch'
 class PatchCoreDetector:
     """Implements `domain.ports.Detector`. Safe to use from several threads at once."""
 
-    def __init__(self, backbone: Backbone, search: SearchChoice | None = None) -> None:
-        """`search`: how searches run; None: in fp32, with as many threads as torch uses."""
+    def __init__(self, backbone: Backbone, search: SearchChoice | None = None, codec: Codec | None = None) -> None:
+        """Needs nothing else.
+
+        Args:
+            backbone: with its weights, on its device.
+            search: how searches run; None: in fp32, with as many threads as torch uses.
+            codec: of the device, if it decodes files.
+        """
         self._backbone = backbone
+        self._codec = codec
         self._threads = torch.get_num_threads()
         default = SearchChoice(threads=self._threads if backbone.device.type == "cpu" else 1)
         self._search = search or default
@@ -88,7 +96,7 @@ class PatchCoreDetector:
             feature_dim=backbone.spec.feature_dim,
             search_product=self._search.product.value,
             search_threads=self._search.threads,
-            decode="cpu",
+            decode="cpu" if self._codec is None else "device",
         )
 
     def device_memory(self) -> DeviceMemory | None:
@@ -105,7 +113,9 @@ class PatchCoreDetector:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Runs one gray image through backbone and search, because their first run is slow."""
+        """Runs one gray image through backbone and search, because their first run is slow; and so is the codec's."""
+        if self._codec is not None:
+            self._codec.warm_up()
         if self._backbone.bytes_per_reference(InputShape.square()):
             return  # each reference has its own network, which `open` warms up
         shape = InputShape.square()
@@ -222,7 +232,9 @@ class PatchCoreDetector:
         return score_on_device(on_device) if on_device else score_parts(parts)
 
     def draw(self, drawings: Sequence[OverlayDrawing]) -> Sequence[bytes | DeviceCodecError]:
-        return [DeviceCodecError("This device has no codec.") for _ in drawings]
+        if self._codec is None:
+            raise TypeError("This detector draws no overlays.")
+        return self._codec.draw(drawings)
 
     def _roi_mask(self, options: ReferenceOptions, shape: InputShape) -> RoiMask | None:
         return build_roi_mask(options.region_of_interest, shape, self._backbone.spec.grid_of(shape))

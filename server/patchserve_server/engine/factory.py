@@ -12,6 +12,8 @@ from patchserve_server.engine.backbone.devices import resolve_device
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.runtime import FP32
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
+from patchserve_server.engine.codec import OpenCodec
+from patchserve_server.engine.codec_check import check_decoding
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.map_difference import map_difference
 from patchserve_server.engine.measurements import Measurements
@@ -30,6 +32,7 @@ def create_detector(
     search_product: str = FP32,
     search_threads: int | None = None,
     measurements: Measurements | None = None,
+    codec: OpenCodec | None = None,
 ) -> PatchCoreDetector:
     """Create a detector that is ready to use.
 
@@ -45,13 +48,17 @@ def create_detector(
         search_product: `fp32`, `bf16`, `int8`, or `auto`: the fastest. Results are the same.
         search_threads: CPU threads of a search; None for the fastest number up to `threads`.
         measurements: of this processor; None measures without keeping anything.
+        codec: opens the codec of the device, so that the detector takes JPEG files; None: it does not.
 
     Raises:
-        StartupError: the backbone, the device or the precision is not available, or the weights cannot be used.
+        StartupError: the backbone, the device, the precision or the codec is not available, or the weights cannot be
+            used.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    in_torch = load_backbone(backbone, weights, resolve_device(device), layers)
+    resolved = resolve_device(device)
+    opened = None if codec is None else codec(resolved)
+    in_torch = load_backbone(backbone, weights, resolved, layers)
     measurements = measurements or Measurements(None)
     fastest = _in_precision(in_torch, precision, measurements, cache)
     search = choose_search(
@@ -62,7 +69,9 @@ def create_detector(
         threads=search_threads,
         cores=torch.get_num_threads(),
     )
-    return PatchCoreDetector(fastest, search)
+    if opened is not None:
+        check_decoding(opened, in_torch)
+    return PatchCoreDetector(fastest, search, opened)
 
 
 def _in_precision(

@@ -18,16 +18,28 @@ from patchserve_server.engine.search.parallel import ParallelSearch
 
 def map_difference(spec: BackboneSpec, exact: Runtime, other: Runtime) -> float:
     """The largest difference between two runtimes' maps of a synthetic image, as a share of the exact map's peak."""
-    images = _synthetic_images(DEFAULT_SIDE_PX)
-    expected, actual = (_anomaly_map(spec, runtime, images) for runtime in (exact, other))
+    reference, image = _synthetic_images(DEFAULT_SIDE_PX)
+    return _difference(*(_anomaly_map(spec, runtime, reference, image) for runtime in (exact, other)))
+
+
+def input_difference(spec: BackboneSpec, runtime: Runtime, exact: ModelInputs, other: ModelInputs) -> float:
+    """The same between the maps of two readings of the same images (N, H, W, 3). The first image is the reference."""
+    return max(
+        _difference(*(_anomaly_map(spec, runtime, exact[0], image) for image in images))
+        for images in zip(exact[1:], other[1:], strict=True)
+    )
+
+
+def _difference(expected: AnomalyMap, actual: AnomalyMap) -> float:
     return float(np.abs(actual - expected).max() / expected.max())
 
 
 @torch.inference_mode()
-def _anomaly_map(spec: BackboneSpec, runtime: Runtime, images: ModelInputs) -> AnomalyMap:
-    """The map of the second image, with the first one as the reference."""
-    pipeline = Pipeline.build(spec, runtime, InputShape.square(), ReferenceOptions(), ParallelSearch())
-    reference_patches, patches = (pipeline.embed(model_input[None]) for model_input in images)
+def _anomaly_map(spec: BackboneSpec, runtime: Runtime, reference: ModelInputs, image: ModelInputs) -> AnomalyMap:
+    """The map of an image, compared with the reference; both (H, W, 3)."""
+    shape = InputShape(*image.shape[:2])
+    pipeline = Pipeline.build(spec, runtime, shape, ReferenceOptions(), ParallelSearch())
+    reference_patches, patches = (pipeline.embed(model_input[None]) for model_input in (reference, image))
     return pipeline.score(patches, BankIndex.build(reference_patches[0]))[0].anomaly_map
 
 

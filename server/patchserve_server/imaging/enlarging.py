@@ -12,7 +12,8 @@ from PIL import Image
 
 from patchserve_server.domain.images import RgbImage
 from patchserve_server.imaging.bands import row_bands
-from patchserve_server.imaging.lanczos_weights import HIGH_UNIT, MAX_TARGET, Weights, enlarging_weights
+from patchserve_server.imaging.lanczos_weights import MAX_TARGET, Weights, enlarging_weights
+from patchserve_server.imaging.resize_weights import HIGH_UNIT
 
 _BAND_COLUMNS: Final = 2048  # products of this size stay in the cache of a core, and OpenBLAS starts no thread for them
 

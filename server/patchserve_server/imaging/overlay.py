@@ -21,9 +21,9 @@ _OUTLINE_RGB = (255, 255, 255)
 _OUTLINE_BORDER_RGB = (40, 40, 40)  # a dark edge, so that the white outline is visible on a white image
 _BAND_ROWS = 64
 
-_IMAGE_WEIGHTS = np.rint(255 - _MAX_HEAT_WEIGHT * np.arange(256)).astype(np.uint8).repeat(3).reshape(256, 1, 3)
+IMAGE_WEIGHTS = np.rint(255 - _MAX_HEAT_WEIGHT * np.arange(256)).astype(np.uint8).repeat(3).reshape(256, 1, 3)
 """The weight of the image at each heat level, in 1/255."""
-_WEIGHTED_COLORS = np.rint(heat_colors(np.arange(256, dtype=np.uint8)[:, None]) * (1 - _IMAGE_WEIGHTS / 255)).astype(
+WEIGHTED_COLORS = np.rint(heat_colors(np.arange(256, dtype=np.uint8)[:, None]) * (1 - IMAGE_WEIGHTS / 255)).astype(
     np.uint8
 )
 """The color to add at each heat level."""
@@ -42,29 +42,41 @@ def render_overlay(
         blend = cv2.addWeighted(canvas.pixels, 0.5, heat_colors(levels), 0.5, 0).astype(np.uint8, copy=False)
         return resize_lanczos(blend, canvas.size_px)
     overlay = _blend_by_heat(canvas.pixels, levels)
-    _outline_regions(overlay, regions, np.array(canvas.size_px) / canvas.source_size_px)
+    draw_outlines(overlay, [region.polygon for region in regions], np.array(canvas.size_px) / canvas.source_size_px)
     return overlay
 
 
 def _blend_by_heat(image: RgbImage, levels: HeatLevels) -> RgbImage:
     height, width = image.shape[:2]
-    shrinks = max(height, width) < max(levels.shape)
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    interpolation = cv2.INTER_AREA if levels_shrink(levels, (width, height)) else cv2.INTER_CUBIC
     levels_at_size = cv2.resize(levels, (width, height), interpolation=interpolation)  # (H, W)
     blend = np.empty_like(image)
     for band in row_bands(height, _BAND_ROWS):
-        weighted_image = cv2.applyColorMap(levels_at_size[band], _IMAGE_WEIGHTS)  # (rows, W, 3)
+        weighted_image = cv2.applyColorMap(levels_at_size[band], IMAGE_WEIGHTS)  # (rows, W, 3)
         cv2.multiply(image[band], weighted_image, weighted_image, scale=1 / 255)
-        cv2.add(weighted_image, cv2.applyColorMap(levels_at_size[band], _WEIGHTED_COLORS), blend[band])
+        cv2.add(weighted_image, cv2.applyColorMap(levels_at_size[band], WEIGHTED_COLORS), blend[band])
     return blend
 
 
-def _outline_regions(image: RgbImage, regions: Sequence[Region], scale: NDArray[np.float64]) -> None:
-    """Draw outlines into the image. `scale` is (x, y): image pixels per source pixel."""
+def levels_shrink(levels: HeatLevels, size_px: tuple[int, int]) -> bool:
+    """Whether an overlay of this (width, height) has fewer levels than the map (H, W)."""
+    return bool(max(size_px) < max(levels.shape))
+
+
+def draw_outlines(
+    image: NDArray[np.uint8], outlines: Sequence[Sequence[tuple[int, int]]], scale: NDArray[np.float64]
+) -> None:
+    """Draw outlines into an image (H, W, 3), or into one plane of it (H, W): they are gray.
+
+    Args:
+        image: is changed.
+        outlines: (x, y) in pixels of the source image.
+        scale: (x, y), image pixels per source pixel.
+    """
     thickness_px = max(1, round(max(image.shape[:2]) / 400))
-    outlines = [
-        np.rint((np.array(region.polygon) + 0.5) * scale - 0.5).astype(np.int32)[:, None]  # (points, 1, 2)
-        for region in regions
+    scaled = [
+        np.rint((np.array(outline) + 0.5) * scale - 0.5).astype(np.int32)[:, None]  # (points, 1, 2)
+        for outline in outlines
     ]
     for color, line_px in ((_OUTLINE_BORDER_RGB, 3 * thickness_px), (_OUTLINE_RGB, thickness_px)):
-        cv2.polylines(image, outlines, isClosed=True, color=color, thickness=line_px, lineType=cv2.LINE_AA)
+        cv2.polylines(image, scaled, isClosed=True, color=color, thickness=line_px, lineType=cv2.LINE_AA)

@@ -13,22 +13,22 @@ from torch import Tensor
 GROUP_COLUMNS = 8
 
 
-def padded(columns: int) -> int:
+def padded(columns: int, group_columns: int = GROUP_COLUMNS) -> int:
     """The number of columns of a block that holds this many: a multiple of the size of a group."""
-    return -(-columns // GROUP_COLUMNS) * GROUP_COLUMNS
+    return -(-columns // group_columns) * group_columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockMinima:
     """The scores of a block, and the minimum of each group: group g has the columns g, g + n, g + 2n, ..."""
 
-    scores: Tensor  # (Q, 8 n) float; infinity where there is no row
+    scores: Tensor  # (Q, s n) float, in groups of s; infinity where there is no row
     minima: Tensor  # (Q, n)
 
     @classmethod
-    def of(cls, scores: Tensor) -> BlockMinima:
+    def of(cls, scores: Tensor, group_columns: int = GROUP_COLUMNS) -> BlockMinima:
         """Scores (Q, C), contiguous, with C a multiple of the size of a group."""
-        return cls(scores, scores.view(len(scores), GROUP_COLUMNS, -1).amin(dim=1))
+        return cls(scores, scores.view(len(scores), group_columns, -1).amin(dim=1))
 
     def lowest(self, count: int) -> tuple[Tensor, Tensor]:
         """The lowest scores (Q, count), ascending, and their columns (Q, count) int64; of fewer columns, all."""
@@ -47,10 +47,10 @@ class BlockMinima:
         A score that is not a number is not above any limit, and so is always among them.
         """
         queries, groups = (self.minima > limits[:, None]).logical_not_().nonzero(as_tuple=True)
-        columns = self._columns(groups)  # (G, 8)
+        columns = self._columns(groups)  # (G, s)
         found = (self.scores[queries[:, None], columns] > limits[queries, None]).logical_not_()
         return queries[:, None].expand_as(columns)[found], columns[found]
 
     def _columns(self, groups: Tensor) -> Tensor:
-        """The columns (..., 8) of groups (...)."""
-        return groups[..., None] + torch.arange(GROUP_COLUMNS, device=groups.device) * self.minima.shape[1]
+        """The columns (..., s) of groups (...)."""
+        return groups[..., None] + torch.arange(0, self.scores.shape[1], self.minima.shape[1], device=groups.device)

@@ -8,6 +8,9 @@ Let x' be a vector x, minus the center of the bank and scaled, rounded to float1
 So the rank |b|^2 / 2 - q'b' of a row is wrong by a known amount at most. The rows with the lowest ranks get their exact
 distances. If the k-th of them is below what the best of all other rows could have, these are the k nearest. A query for
 which this does not hold is unresolved: it is told beside the results, and searched again in another way. This is rare.
+
+Ranks are most of what is written and read: 7.5 GB for 32 images and 75,000 rows. So one product makes them, with
+|b|^2 / 2 as further columns of the rows, and they are read once, for the minima of groups of them.
 """
 
 from __future__ import annotations
@@ -22,14 +25,21 @@ from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.block_minima import BlockMinima, padded
 from patchserve_server.engine.search.near_places import NearPlaces
 
-SPARE_CANDIDATES = 7
+_SPARE = 7  # candidates beyond those needed; in real banks they prove that no other row is nearer
+_SPARE_OF_MANY = 15  # of a large bank: its rows are nearer to each other
+_MANY_ROWS = 8192
+_GROUPED_COLUMNS = 512  # from so many rows on, minima of groups are faster than a selection from all
+_SMALL_GROUP, _LARGE_GROUP = 8, 32  # so that there are about as many groups as columns in those that are looked at
 
 _LONGEST_ROW = 64.0  # after scaling: its values are in the middle of what float16 can say
-_LARGEST_VALUE = 60_000.0  # of float16, nearly
-_RANKS_AT_ONCE = 2**26  # float32
-_VALUES_REFINED = 2**26  # float32
-_GROUPED_COLUMNS = 4096  # from so many rows on, minima of groups are faster than a selection from all
+_SHORTEST_BANK = 1e-12  # squares of differences of shorter vectors are too small for float32
+_HALF_SQUARED_PARTS = 3  # what a float16 leaves is the next one: 33 bits
+_ALIGNED_COLUMNS = 8  # float16: 16 bytes, so that products run on matrix units
+_RANKS_AT_ONCE = 2**28  # float32
+_VALUES_REFINED = 2**27  # float32
+_EPS = torch.finfo(torch.float32).eps
 _MARGIN = 1 + 1e-4  # of distances in float32
+_FEW_ROUNDINGS = 64 * _EPS  # of lengths, and of sums of a few squares
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,42 +47,66 @@ class DeviceIndex:
     """A bank on a device, with a copy of its rows in float16."""
 
     index: BankIndex
-    rounded: Tensor  # (P, D) float16, rows minus the center, scaled
-    half_squared: Tensor  # (P,) float32, half of the squared lengths of the scaled rows
-    longest: Tensor  # () float32, of the rounded rows
-    residual: Tensor  # () float32, the largest |b - b'|
-    center: Tensor  # () float32, the length of the scaled center
+    rounded: Tensor  # (P', W) float16: rows minus the center, scaled, negative; then half of their squared lengths
+    offset: Tensor  # (D,) float32, the negative of the scaled center
     scale: Tensor  # () float32
+    bound: RankBound
 
     @classmethod
     def build(cls, index: BankIndex) -> DeviceIndex:
-        norms = index.norms
-        largest = norms.squared.max().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
-        scale = (_LONGEST_ROW / largest).float()
-        rounded = torch.empty_like(index.patches, dtype=torch.float16)
+        norms, (count, dim) = index.norms, index.patches.shape
+        largest = norms.squared.max().sqrt()
+        scale = (_LONGEST_ROW / largest.clamp(min=torch.finfo(torch.float32).tiny)).float()
+        rounded = index.patches.new_zeros((_padded_rows(count), _width(dim)), dtype=torch.float16)
+        rounded[count:, dim] = torch.inf  # a rank above all others
+        rounded[:count, dim : dim + _HALF_SQUARED_PARTS] = _in_parts(norms.squared * (scale.double().square() / 2))
         longest, residual = scale.new_zeros(()), scale.new_zeros(())
-        for start in range(0, len(index), _rows_at_once(index.patches.shape[1])):
-            block = slice(start, start + _rows_at_once(index.patches.shape[1]))
+        for start in range(0, count, _rows_at_once(dim)):
+            block = slice(start, min(count, start + _rows_at_once(dim)))
             scaled = (index.patches[block] - norms.center) * scale
-            rounded[block] = scaled.half()
-            back = rounded[block].float()
+            rounded[block, :dim] = -scaled
+            back = rounded[block, :dim].float()
             longest = torch.maximum(longest, torch.linalg.vector_norm(back, dim=1).max())
-            residual = torch.maximum(residual, torch.linalg.vector_norm(scaled - back, dim=1).max())
+            residual = torch.maximum(residual, torch.linalg.vector_norm(scaled + back, dim=1).max())
         center = torch.linalg.vector_norm(norms.center) * scale
-        half_squared = (norms.squared * (scale.double().square() / 2)).float()
-        # A row is also wrong by what it loses when the center is subtracted in float32.
-        residual = residual * _MARGIN + torch.finfo(torch.float32).eps * (center + _LONGEST_ROW)
-        return cls(index, rounded, half_squared, longest * _MARGIN, residual, center, scale)
+        bound = RankBound.of(dim, longest, residual, center, is_too_short=largest < _SHORTEST_BANK)
+        return cls(index, rounded, -norms.center * scale, scale, bound)
 
     @property
     def nbytes(self) -> int:
         """Without the index."""
-        return self.rounded.nbytes + self.half_squared.nbytes
+        return self.rounded.nbytes
 
     @staticmethod
     def predict_nbytes(rows: int, dim: int) -> int:
         """`nbytes` of the copy of (rows, dim)."""
-        return rows * (2 * dim + 4)
+        return 2 * _padded_rows(rows) * _width(dim)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankBound:
+    """How wrong ranks are at most: c + r l + a (r + s), with the length a of a query and what rounding takes from it, r.
+
+    A tensor core cuts off what does not fit, so each addition of a sum may lose a unit in the last place, always in the
+    same direction. What is lost when the center is subtracted in float32 counts as rounding, of rows and of queries.
+    """
+
+    constant: Tensor  # () float32, c
+    longest: Tensor  # () float32, l, of the rounded rows
+    slope: Tensor  # () float32, s
+
+    @classmethod
+    def of(cls, dim: int, longest: Tensor, residual: Tensor, center: Tensor, *, is_too_short: Tensor) -> RankBound:
+        """`longest`: of the rounded rows; `residual`: the largest |b - b'|; `center`: the length of the scaled one."""
+        longest, residual = longest * _MARGIN, residual * _MARGIN + _EPS * (center + _LONGEST_ROW)
+        slope = residual * _MARGIN + _EPS * (center + longest + dim * longest)
+        constant = _EPS * center * longest + _FEW_ROUNDINGS * _LONGEST_ROW**2
+        return cls(constant.masked_fill(is_too_short, torch.inf), longest * _MARGIN, slope)
+
+    def lowest_of_others(self, last_ranks: Tensor, lengths: Tensor, residuals: Tensor) -> Tensor:
+        """Half of the squared distance (Q,) that rows above the last rank (Q,) have at least, without the constant."""
+        per_length = torch.add(-self.slope, lengths, alpha=0.5 - 2 * _FEW_ROUNDINGS).sub_(residuals, alpha=_MARGIN)
+        return torch.addcmul(last_ranks, lengths, per_length).addcmul_(residuals, self.longest, value=-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,92 +123,101 @@ def search_on_device(queries: Tensor, bank: DeviceIndex, k: int, near: NearPlace
 
     With `near`, a query without a row in reach is unresolved.
     """
-    k, dim = min(k, len(bank.index)), queries.shape[1]
-    count = min(k + SPARE_CANDIDATES, len(bank.index))
-    size = max(1, min(_RANKS_AT_ONCE // padded(len(bank.index)), _VALUES_REFINED // (count * dim)))
-    parts = [
+    rows = len(bank.index)
+    k, count = min(k, rows), min(k + (_SPARE if rows < _MANY_ROWS else _SPARE_OF_MANY), rows)
+    parts = -(-len(queries) * len(bank.rounded) // _RANKS_AT_ONCE)
+    size = max(1, -(-len(queries) // max(1, parts)))
+    found = [
         _search(queries[start : start + size], bank, k, count, _part(near, slice(start, start + size)))
         for start in range(0, len(queries), size)
     ]
-    if len(parts) == 1:
-        return parts[0]
+    if len(found) == 1:
+        return found[0]
     return DeviceNeighbors(
-        torch.cat([part.distances for part in parts]),
-        torch.cat([part.rows for part in parts]),
-        torch.cat([part.is_unresolved for part in parts]),
+        torch.cat([part.distances for part in found]),
+        torch.cat([part.rows for part in found]),
+        torch.cat([part.is_unresolved for part in found]),
     )
 
 
 def _search(queries: Tensor, bank: DeviceIndex, k: int, count: int, near: NearPlaces | None) -> DeviceNeighbors:
-    index = bank.index
-    scaled = (queries - index.norms.center) * bank.scale
-    rounded = scaled.clamp(-_LARGEST_VALUE, _LARGEST_VALUE).half()
+    index, dim = bank.index, queries.shape[1]
+    scaled = torch.addcmul(bank.offset, queries, bank.scale)
+    rounded = scaled.new_empty((len(queries), bank.rounded.shape[1]), dtype=torch.float16)
+    rounded[:, :dim] = scaled
+    rounded[:, dim:] = 1
     ranks, rows = _lowest_ranks(rounded, bank, count, near)
-    is_missing = ranks.isinf()
-    differences = index.patches[rows] - queries[:, None]  # (Q, C, D)
-    exact = torch.linalg.vector_norm(differences, dim=2).masked_fill_(is_missing, torch.inf)
-    rows = rows.masked_fill(is_missing, len(index))
-    distances, nearest = _in_order(exact, rows, k)
-    is_unresolved = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
-    if count < len(index):
-        # All other rows are at least as far away as the last candidate may be.
-        last = ranks[:, -1].double() + _half_squared(scaled) - _rank_error(scaled, rounded, bank)
-        limit = distances[:, -1].double().mul(bank.scale.double()).square() * (_MARGIN / 2)
-        is_unresolved |= ((limit < last) | ranks[:, -1].isinf()).logical_not_()  # also if a value is not a number
     if near is not None:
-        is_unresolved |= distances[:, 0].isinf()
-    return DeviceNeighbors(distances, nearest.masked_fill(nearest == len(index), -1), is_unresolved)
+        rows = rows.masked_fill(ranks == torch.inf, len(index))
+    rows = rows.sort(dim=1).values  # equal distances by row
+    present = rows if near is None and len(bank.rounded) == len(index) else rows.clamp(max=len(index) - 1)
+    exact = _distances(queries, index.patches, present)
+    if near is not None:
+        exact.masked_fill_(rows == len(index), torch.inf)
+    exact, order = exact.sort(dim=1, stable=True)
+    distances, nearest = exact[:, :k], present.gather(1, order[:, :k])
+    if near is not None:
+        nearest = nearest.masked_fill_(distances == torch.inf, -1)
+    if count == len(index) and near is None:
+        return DeviceNeighbors(distances, nearest, torch.zeros(len(queries), dtype=torch.bool, device=queries.device))
+    # All other rows are at least as far away as the last candidate may be; without others, that is infinitely far.
+    residuals = torch.linalg.vector_norm(scaled - rounded[:, :dim], dim=1)
+    lowest = bank.bound.lowest_of_others(ranks[:, -1], torch.linalg.vector_norm(scaled, dim=1), residuals)
+    last = distances[:, -1] * bank.scale
+    is_certain = torch.addcmul(bank.bound.constant, last, last, value=_MARGIN / 2) <= lowest  # not if it is no number
+    if near is not None:
+        is_certain &= nearest[:, 0] >= 0
+    return DeviceNeighbors(distances, nearest, is_certain.logical_not_())
 
 
 def _lowest_ranks(rounded: Tensor, bank: DeviceIndex, count: int, near: NearPlaces | None) -> tuple[Tensor, Tensor]:
     """The lowest ranks (Q, count), ascending, and their rows; infinity where a row is out of reach."""
-    index, queries = bank.index, len(rounded)
-    columns = padded(len(index)) if len(index) >= _GROUPED_COLUMNS else len(index)
-    ranks = torch.full((queries, columns), torch.inf, device=rounded.device)
-    own = ranks[:, : len(index)]
-    torch.sub(bank.half_squared, multiply(rounded, bank.rounded), out=own)
+    index = bank.index
+    ranks = multiply(rounded, bank.rounded)
     if near is not None and index.places is not None:
-        own.masked_fill_(near.hides(index.places), torch.inf)
-    if columns == len(index) and len(index) < _GROUPED_COLUMNS:
+        ranks[:, : len(index)].masked_fill_(near.hides(index.places), torch.inf)
+    if len(index) < _GROUPED_COLUMNS:
         lowest = ranks.topk(count, dim=1, largest=False)
         return lowest.values, lowest.indices
-    values, found = BlockMinima.of(ranks).lowest(count)
-    return values, found.clamp(max=len(index) - 1)
+    return BlockMinima.of(ranks, _group_of(len(index))).lowest(count)
 
 
 def multiply(queries: Tensor, rows: Tensor) -> Tensor:
-    """The product (Q, P) float32 of float16 (Q, D) and (P, D), with sums in float32."""
-    if queries.device.type == "cuda":
-        return torch.mm(queries, rows.T, out_dtype=torch.float32)
-    return queries.float() @ rows.float().T  # the same: products of float16 are exact in float32
+    """The product (Q, P) float32 of float16 (Q, W) and (P, W), with sums in float32."""
+    if queries.device.type == "cpu":
+        return queries.float() @ rows.float().T  # the same: products of float16 are exact in float32
+    return torch.mm(queries, rows.T, out_dtype=torch.float32)
 
 
-def _in_order(distances: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest, equal distances by row."""
-    rows, order = rows.sort(dim=1)
-    distances, order = distances.gather(1, order).sort(dim=1, stable=True)
-    return distances[:, :k], rows.gather(1, order)[:, :k]
+def _distances(queries: Tensor, patches: Tensor, rows: Tensor) -> Tensor:
+    """Exact distances (Q, C) to the rows (Q, C): from differences, which are never written to memory."""
+    size = max(1, _VALUES_REFINED // (rows.shape[1] * queries.shape[1]))
+    parts = [
+        torch.cdist(some[:, None], patches[found], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+        for some, found in zip(torch.split(queries, size), torch.split(rows, size), strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _rank_error(scaled: Tensor, rounded: Tensor, bank: DeviceIndex) -> Tensor:
-    """(Q,) float64: how wrong a rank, and half of a query's squared length, are at most."""
-    residual = torch.linalg.vector_norm(scaled - rounded, dim=1).double()
-    length = torch.linalg.vector_norm(scaled, dim=1).double()
-    residual = residual + torch.finfo(torch.float32).eps * (bank.center + length)  # as for the rows
-    sums = _sum_error(scaled.shape[1]) * (length + _LONGEST_ROW).square()
-    error: Tensor = (residual * (bank.longest + length) + length * bank.residual) * _MARGIN + sums
-    return error
+def _in_parts(values: Tensor) -> Tensor:
+    """(P, 3) float16 whose sums are the values (P,) float64."""
+    parts = list[Tensor]()
+    for _ in range(_HALF_SQUARED_PARTS):
+        parts.append(values.half())
+        values = values - parts[-1]
+    return torch.stack(parts, dim=1)
 
 
-def _half_squared(vectors: Tensor) -> Tensor:
-    """(Q,) float64."""
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
-    return lengths.square() / 2
+def _group_of(rows: int) -> int:
+    return _SMALL_GROUP if rows < _MANY_ROWS else _LARGE_GROUP
 
 
-def _sum_error(dim: int) -> float:
-    """The share by which a sum of products in float32 may be wrong: their errors add up like a random walk."""
-    return 2 * math.sqrt(dim) * torch.finfo(torch.float32).eps
+def _padded_rows(rows: int) -> int:
+    return padded(rows, _group_of(rows))
+
+
+def _width(dim: int) -> int:
+    return padded(dim + _HALF_SQUARED_PARTS, _ALIGNED_COLUMNS)
 
 
 def _rows_at_once(dim: int) -> int:

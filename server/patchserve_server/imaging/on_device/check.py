@@ -1,0 +1,53 @@
+"""Sample files, by which a device and the CPU are compared."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from patchserve_server.domain.images import RgbImage
+from patchserve_server.domain.input_options import InputShape
+from patchserve_server.domain.jpeg_file import JpegFile
+
+_SAVED: Final = (  # quality, subsampling; Pillow's names
+    (90, "4:2:0"),
+    (75, "4:2:0"),
+    (90, "4:2:2"),
+    (95, "4:4:4"),
+)
+
+
+def sample_files(shape: InputShape) -> list[JpegFile]:
+    """Files of this size, as cameras and programs write them."""
+    return [
+        _saved(_drawn(shape, seed), quality=quality, subsampling=subsampling)
+        for seed, (quality, subsampling) in enumerate(_SAVED)
+    ]
+
+
+def decode_on_cpu(file: JpegFile) -> RgbImage:
+    """The pixels (H, W, 3) of an upright file."""
+    return np.asarray(Image.open(io.BytesIO(file.data)))
+
+
+def _saved(image: RgbImage, *, quality: int, subsampling: str) -> JpegFile:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=subsampling)
+    height, width, _ = image.shape
+    return JpegFile(file.getvalue(), (width, height))
+
+
+def _drawn(shape: InputShape, seed: int) -> RgbImage:
+    """A smooth pattern with the noise of a camera, and a few things with sharp edges and strong colors."""
+    rng = np.random.default_rng(seed)
+    pattern = cv2.resize(rng.uniform(60, 200, (6, 8, 3)), shape.size_px, interpolation=cv2.INTER_CUBIC)
+    image = (pattern + rng.normal(0, 8, (*shape.sides_px, 1))).clip(0, 255).astype(np.uint8)
+    for _ in range(6):
+        center = tuple(int(at) for at in rng.uniform(0, shape.size_px))
+        color = tuple(int(level) for level in rng.integers(0, 256, 3))
+        cv2.circle(image, center, int(rng.integers(2, 24)), color, -1)
+    return image

@@ -63,6 +63,7 @@ class ServerInfo:
     fallback_reason: str  # why it is not the requested backbone; empty if it is
     device: str
     precision: str
+    decode: str  # where JPEGs are decoded: "cpu", or "device" for the device above; empty: the server is older
     input_size_px: int  # of a reference that sets no other
     input_step_px: int  # the sides of model inputs are multiples of it
     search_product: str  # the number format of the first product of exact searches: "fp32", "bf16" or "int8"

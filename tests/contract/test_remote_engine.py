@@ -48,6 +48,7 @@ from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.drawing import BatchedDrawing
 from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.peers import Peers
@@ -92,6 +93,7 @@ class EngineBench:
             detector=self.detector.info,
             catalog=self.catalog,
             batcher=Batcher(self.detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=0),
+            drawing=BatchedDrawing(self.detector, pool, workers=1, max_batch_size=4),
             builder=builder,
             reference_images=ReferenceImages(self.catalog, pool, FairSemaphore(4)),
             transfer=ReferenceTransfer(self.catalog, self.detector, ExportedFiles(None), pool, max_bytes=MAX_BYTES),

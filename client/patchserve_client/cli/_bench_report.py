@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from patchserve_client import ServerInfo
+from patchserve_client._device_text import device_text
 from patchserve_client.bench.measuring import Plan
 from patchserve_client.bench.step import Outcome, Step
 from patchserve_client.cli._bench_chart import chart_lines
@@ -45,7 +46,8 @@ class BenchReport:
         """The server that is measured."""
         self._server = server
         if self._output is TEXT:
-            print_line(f"{server.backbone}, {server.precision}, on {server.device}; patchserve {server.version}")
+            device = device_text(server.device, server.decode)
+            print_line(f"{server.backbone}, {server.precision}, on {device}; patchserve {server.version}")
 
     def step(self, step: Step) -> None:
         """A step has ended."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchserve_client._counted import counted
+from patchserve_client._device_text import device_text
 from patchserve_client.evaluation.best_threshold import best_threshold
 from patchserve_client.evaluation.dataset import Dataset
 from patchserve_client.evaluation.html_page import Page, Plot, Row, Table
@@ -38,7 +39,8 @@ def evaluation_page(
     if defects:
         tables.append(Table("Kinds of defects", ("kind of defect", "found", "image AUROC"), defects))
     test_images = f"{counts['intact']} intact and {counted(counts['defective'], 'defective test image')}"
-    backbone = f"backbone {reference['backbone']}, {reference['precision']}, {server['device']}"
+    device = device_text(server["device"], server["decode"])
+    backbone = f"backbone {reference['backbone']}, {reference['precision']}, {device}"
     mistakes = sum(not verdict.is_correct for verdict in verdicts)
     wrong = f"{mistakes} of {counted(len(verdicts), 'verdict')} {'is' if mistakes == 1 else 'are'} wrong."
     return Page(

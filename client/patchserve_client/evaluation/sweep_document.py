@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from patchserve_client._counted import counted
+from patchserve_client._device_text import device_text
 from patchserve_client.evaluation.html_page import Cell, Page, Plot, Row, Table
 from patchserve_client.evaluation.number_text import (
     NONE,
@@ -96,11 +97,12 @@ def sweep_page(result: SweepResult, command_of: CommandOf) -> Page:
     intact = sum(image.defect is None for image in images)
     test_images = f"{intact} intact and {counted(len(images) - intact, 'defective test image')}"
     rows = [_row(result, one, number) for number, one in enumerate(result.results, 1)]
+    device = device_text(server.device, server.decode)
     return Page(
         title=f"Which setting suits {result.dataset.root.name}?",
         facts=[
             f"{counted(len(result.dataset.references), 'reference image')}; {test_images} in {result.dataset.root}",
-            f"patchserve {server.version}, backbone {server.backbone}, {server.precision}, {server.device}",
+            f"patchserve {server.version}, backbone {server.backbone}, {server.precision}, {device}",
         ],
         conclusion=result.conclusion(),
         command="" if chosen is None else command_of(chosen.setting),

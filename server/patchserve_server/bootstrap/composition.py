@@ -19,7 +19,7 @@ from patchserve_server.bootstrap.limits import (
 )
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.metrics import build_readings
-from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, Pools, open_pools
+from patchserve_server.bootstrap.pools import DRAWING_WORKERS, INFERENCE_WORKERS, Pools, open_pools
 from patchserve_server.bootstrap.run_time import folder_limits
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings, words_of
@@ -33,11 +33,21 @@ from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.drawing import BatchedDrawing
 from patchserve_server.serving.drift import DriftWatch
-from patchserve_server.serving.engine_ports import Drifts, Loads, ReferenceImageReader, References, Scoring, Transfer
+from patchserve_server.serving.engine_ports import (
+    Drawing,
+    Drifts,
+    Loads,
+    ReferenceImageReader,
+    References,
+    Scoring,
+    Transfer,
+)
 from patchserve_server.serving.engine_readings import engine_readings
 from patchserve_server.serving.fairness import FairSemaphore
-from patchserve_server.serving.inspector import Inspector, LocalInspector
+from patchserve_server.serving.inspector import Inspector
+from patchserve_server.serving.local_inspector import LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.output_folder import OutputFolder
@@ -92,7 +102,15 @@ async def create_application(
     drift = DriftWatch(engine.catalog.find, pools.images)
     observation.readings.add(drift.readings)
     inspector = create_inspector(
-        settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, drifts=drift, events=events
+        settings,
+        LocalScoring(engine.batcher),
+        engine.drawing,
+        pools,
+        limits,
+        turns=turns,
+        outputs=outputs,
+        drifts=drift,
+        events=events,
     )
     return assemble(
         settings,
@@ -160,8 +178,14 @@ class LocalEngine:
     limits: ServerLimits
     catalog: Catalog
     batcher: Batcher
+    drawing: BatchedDrawing | None  # None: the device does not decode
     builder: ReferenceBuilder
     transfer: ReferenceTransfer
+
+    @property
+    def longest_s(self) -> float:
+        """How long the device has been working on the oldest of its batches; 0: there is none."""
+        return max(self.batcher.longest_s, 0.0 if self.drawing is None else self.drawing.longest_s)
 
 
 async def open_engine(
@@ -215,7 +239,22 @@ async def open_engine(
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
     files = ExportedFiles(own_folder(settings))
     transfer = ReferenceTransfer(catalog, detector, files, pools.opening, max_bytes=limits.max_bank_bytes)
-    return LocalEngine(detector.info, limits, catalog, batcher, builder, transfer)
+    return LocalEngine(
+        detector.info,
+        limits,
+        catalog,
+        batcher,
+        create_drawing(detector, pools, limits.max_batch_size),
+        builder,
+        transfer,
+    )
+
+
+def create_drawing(detector: Detector, pools: Pools, max_batch_size: int) -> BatchedDrawing | None:
+    """What draws overlays on the device of this process; None: that does not decode."""
+    if detector.info.decode != "device":
+        return None
+    return BatchedDrawing(detector, pools.drawing, workers=DRAWING_WORKERS, max_batch_size=max_batch_size)
 
 
 def open_detector(settings: Settings) -> Detector:
@@ -264,6 +303,7 @@ def create_turns(settings: Settings, limits: ServerLimits) -> FairSemaphore:
 def create_inspector(
     settings: Settings,
     scoring: Scoring,
+    drawing: Drawing | None,
     pools: Pools,
     limits: ServerLimits,
     *,
@@ -283,6 +323,7 @@ def create_inspector(
         outputs=outputs,
         drifts=drifts,
         events=events,
+        drawing=drawing,
     )
 
 

@@ -14,6 +14,7 @@ from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.config import Settings
 
 INFERENCE_WORKERS = 2  # one batch searches while the other runs the backbone
+DRAWING_WORKERS = 2  # one batch is encoded while the other is decoded
 OPENING_WORKERS = 4  # one slow opening does not delay the others
 LOOK_UP_WORKERS = 8  # each waits for a distant store
 
@@ -34,6 +35,7 @@ class Pools:
 
     images: ThreadPoolExecutor
     inference: ThreadPoolExecutor
+    drawing: ThreadPoolExecutor  # used only if the device draws
     fitting: ThreadPoolExecutor
     opening: ThreadPoolExecutor
     storage: ThreadPoolExecutor
@@ -54,6 +56,7 @@ def open_pools(settings: Settings, resources: ExitStack) -> Pools:
     return Pools(
         images=pool("images", settings.threads),
         inference=pool("inference", INFERENCE_WORKERS),
+        drawing=pool("drawing", DRAWING_WORKERS),
         fitting=pool("fitting", 1),
         opening=pool("opening", OPENING_WORKERS),
         storage=pool("storage", 1),

@@ -315,6 +315,7 @@ def server_info(application: Application, store: StoreStatus) -> server_info_pb2
         fallback_reason=detector.fallback_reason,
         device=detector.device,
         precision=detector.precision,
+        decode=detector.decode,
         input_size_px=detector.input_size_px,
         input_step_px=detector.input_step_px,
         search_product=detector.search_product,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_ORIENTATIONS = range(1, 9)
+ORIENTATIONS = range(1, 9)
+"""How EXIF says that an image is to be turned; 1: not at all."""
 _FIRST_ON_SIDE = 5  # from this orientation on, width and height change places
 
 
@@ -21,7 +22,7 @@ class JpegFile:
     orientation: int = 1  # of EXIF: how to turn it
 
     def __post_init__(self) -> None:
-        if self.orientation not in _ORIENTATIONS:
+        if self.orientation not in ORIENTATIONS:
             raise ValueError(f"There is no EXIF orientation {self.orientation}; it is 1 to 8.")
         if min(self.stored_size_px) < 1:
             raise ValueError(f"A JPEG cannot have {self.stored_size_px} pixels.")

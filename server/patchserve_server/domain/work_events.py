@@ -21,10 +21,10 @@ from patchserve_server.domain.reference_id import ReferenceId
 class Stage(enum.StrEnum):
     """What is done to an image, in this order."""
 
-    DECODE = "decode"
+    DECODE = "decode"  # or check it, and let the device decode it with its batch
     EMBED = "embed"  # with its batch
     SEARCH = "search"  # with its batch, until its own result
-    RENDER = "render"  # verdict, regions, overlay
+    RENDER = "render"  # verdict, regions, overlay; with the wait for the device, if that draws and encodes it
     ENCODE = "encode"  # the overlay, and the response
 
 
@@ -65,10 +65,11 @@ class StepLog:
         self._what, self._since_s = what, now_s
         return now_s
 
-    def end_batch(self, waited_s: float, embed_s: float, search_s: float) -> None:
-        """Ends the wait for a batch: it was these three steps."""
+    def end_batch(self, waited_s: float, embed_s: float, search_s: float, *, decode_s: float = 0.0) -> None:
+        """Ends the wait for a batch: it was these steps. `decode_s`: by the device; 0: it has not decoded."""
         start_s = self._since_s
-        for what, duration_s in ((Wait.BATCH, waited_s), (Stage.EMBED, embed_s), (Stage.SEARCH, search_s)):
+        decoding = ((Stage.DECODE, decode_s),) if decode_s else ()
+        for what, duration_s in ((Wait.BATCH, waited_s), *decoding, (Stage.EMBED, embed_s), (Stage.SEARCH, search_s)):
             self.steps.append(Step(what, start_s, duration_s))
             start_s += duration_s
         self._what = None
@@ -84,7 +85,7 @@ class StepLog:
         return sum(step.duration_s for step in self.steps if isinstance(step.what, Wait))
 
     def took_s(self, stage: Stage) -> float:
-        """A stage that has ended; 0: it has not begun."""
+        """A stage, as far as it has ended; 0: it has not begun."""
         return sum(step.duration_s for step in self.steps if step.what is stage)
 
 

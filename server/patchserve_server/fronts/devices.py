@@ -27,7 +27,7 @@ class Device:
     def __init__(self, link: Link, pixels: SharedPixels | None) -> None:
         self.link = link
         self.pixels = pixels  # shared with it alone; None: it is on another machine
-        self.in_progress = 0  # images of this front
+        self.in_progress = 0  # images and drawings of this front
         self._opened: dict[Key, None] = {}  # what it was asked to open, the last one last
 
     def opens(self, key: Key) -> None:
@@ -154,6 +154,17 @@ class Devices:
         """
         found = (device for device in self if device not in without)
         device = min(found, key=lambda device: device.cost(key, self.spread), default=None)
+        if device is None:
+            raise EngineLostError
+        return device
+
+    def least_busy(self) -> Device:
+        """The device that has least to do.
+
+        Raises:
+            EngineLostError: there is none.
+        """
+        device = min(self, key=lambda device: device.in_progress, default=None)
         if device is None:
             raise EngineLostError
         return device

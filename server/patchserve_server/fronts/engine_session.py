@@ -11,7 +11,9 @@ from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
+from patchserve_server.fronts.drawings import Drawings
 from patchserve_server.fronts.engine_transfers import EngineTransfers
+from patchserve_server.fronts.flows import SessionFlows
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.incoming import Incoming
 from patchserve_server.fronts.pinned_scores import PinnedScores
@@ -22,6 +24,7 @@ from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.drift import DriftWatch
+from patchserve_server.serving.engine_ports import Drawing
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ReferenceTransfer
@@ -39,6 +42,7 @@ class Engine:
         detector: the description of its detector.
         catalog: of all references.
         batcher: scores, in turn between the clients of all fronts.
+        drawing: draws, likewise; None: its device does not decode.
         builder: makes references.
         reference_images: reads the images of references.
         transfer: writes and reads references as single files.
@@ -53,6 +57,7 @@ class Engine:
     detector: DetectorInfo
     catalog: Catalog
     batcher: Batcher
+    drawing: Drawing | None
     builder: ReferenceBuilder
     reference_images: ReferenceImages
     transfer: ReferenceTransfer
@@ -67,8 +72,11 @@ class EngineSession(Session):
     """Answers one front. When its link ends, everything that is held for it is released."""
 
     def __init__(self, engine: Engine) -> None:
-        scores = PinnedScores(engine.catalog.use, engine.batcher, next(engine.session_numbers))
-        super().__init__(engine.version, scores, engine.pixels)
+        flows = SessionFlows(next(engine.session_numbers))
+        drawings = None if engine.drawing is None else Drawings(engine.drawing, flows)
+        super().__init__(
+            engine.version, PinnedScores(engine.catalog.use, engine.batcher, flows), drawings, engine.pixels
+        )
         self._engine = engine
         self._loads: dict[int, Incoming[NamedImage]] = {}
         self._admission = Admission("image", _EVERYTHING, share=1, largest=_EVERYTHING)

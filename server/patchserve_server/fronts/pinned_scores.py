@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
+from patchserve_server.domain.jpeg_file import DeviceCodecError
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.fronts.codec_messages import file_from, undone
+from patchserve_server.fronts.flows import SessionFlows
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.serving.batching import Batcher
-from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.reference_use import OpenReference
-
-_STREAM_BITS: Final = 48
 
 Use = Callable[[ReferenceId, Revision], AbstractAsyncContextManager[OpenReference]]
 
@@ -34,13 +33,13 @@ class PinnedScores:
     Args:
         use: opens a revision.
         batcher: scores, in turn between the clients of all fronts.
-        session: its number, which no other session of the engine has.
+        flows: of the front.
     """
 
-    def __init__(self, use: Use, batcher: Batcher, session: int) -> None:
+    def __init__(self, use: Use, batcher: Batcher, flows: SessionFlows) -> None:
         self._use = use
         self._batcher = batcher
-        self._session = session
+        self._flows = flows
         self._pins: dict[int, _Pin] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self.pixels: SharedPixels | None = None  # None: the front is on another machine
@@ -68,18 +67,21 @@ class PinnedScores:
 
     async def _score(self, request: Head, body: bytes) -> tuple[Head, Body]:
         scorer, shape = self._pins[request["pin"]].reference.scorer, request["shape"]
-        stream = request["stream"]  # each front numbers its own
-        flow = FlowKey(request["client"], stream and (self._session << _STREAM_BITS) + stream)
         slot, pixels = request.get("slot"), self.pixels
         if slot is None or pixels is None:
-            model_input = np.frombuffer(body, np.uint8).reshape(shape)  # (H, W, 3)
+            content = np.frombuffer(body, np.uint8).reshape(shape)  # (H, W, 3); or the bytes of a file
         else:
-            model_input = pixels.view(slot, shape, np.uint8)
-        scored = await self._batcher.score(scorer, model_input, flow)
+            content = pixels.view(slot, shape, np.uint8)
+        image = file_from(request["file"], content.tobytes()) if "file" in request else content
+        try:
+            scored = await self._batcher.score(scorer, image, self._flows.of(request))
+        except DeviceCodecError as error:
+            return undone(error), b""
         anomaly_map = scored.raw.anomaly_map
         answer = {
             "score": scored.raw.image_score,
             "map": anomaly_map.shape,
+            "decode_ms": scored.times.decode_ms,
             "embed_ms": scored.times.embed_ms,
             "search_ms": scored.times.search_ms,
             "queue_ms": scored.queue_ms,

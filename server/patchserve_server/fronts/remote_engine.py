@@ -14,6 +14,7 @@ from patchserve_server.fronts.endpoints import connect
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.link import MISSES, WATCH_S, Link
 from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.fronts.remote_drawing import RemoteDrawing
 from patchserve_server.fronts.remote_drift import RemoteDrift
 from patchserve_server.fronts.remote_loads import RemoteLoads, RemoteReferenceImages
 from patchserve_server.fronts.remote_references import RemoteReferences
@@ -44,6 +45,7 @@ class RemoteEngine:
         self._devices = devices or Devices()
         self.references = RemoteReferences(self.link, events, self._devices)
         self.scoring = RemoteScoring()
+        self.drawing = RemoteDrawing(self._devices)
         self.loads = RemoteLoads(self.link)
         self.transfer = RemoteTransfer(self.link)
         self.drift = RemoteDrift(self.link)

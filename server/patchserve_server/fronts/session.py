@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from patchserve_server.domain.errors import NotReadyError
+from patchserve_server.fronts.drawings import Drawings
 from patchserve_server.fronts.frames import MAX_BODY_BYTES, Body, Head
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.pinned_scores import PinnedScores
@@ -24,10 +25,13 @@ class Session:
     Args:
         version: of the engine.
         scores: pins and scores for this front.
+        drawings: draws for this front; None: the device does not decode.
         pixels: the memory that is shared with each front of this machine, by the front's number.
     """
 
-    def __init__(self, version: str, scores: PinnedScores, pixels: Sequence[SharedPixels]) -> None:
+    def __init__(
+        self, version: str, scores: PinnedScores, drawings: Drawings | None, pixels: Sequence[SharedPixels]
+    ) -> None:
         self._version = version
         self._scores = scores
         self._all_pixels = pixels
@@ -36,6 +40,8 @@ class Session:
         self.link.connection.max_body_bytes = 0  # until it has said what it is
         self._deadline = asyncio.get_running_loop().call_later(_HELLO_S, self.link.close)
         self._answers: dict[str, Answer] = {"hello": self._hello, **scores.answers}
+        if drawings is not None:
+            self._answers |= drawings.answers
 
     async def answer(self, request: Head, body: bytes) -> tuple[Head, Body]:
         if not self._is_welcome and request.get("do") != "hello":

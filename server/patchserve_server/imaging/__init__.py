@@ -2,7 +2,8 @@
 
 from patchserve_server.imaging.canvas import Canvas, overlay_size, prepare_canvas
 from patchserve_server.imaging.decode import decode_image, open_image, to_png
-from patchserve_server.imaging.encode import check_overlay_bytes, check_overlay_size, encode_overlay
+from patchserve_server.imaging.device_file import device_file
+from patchserve_server.imaging.encode import check_overlay_bytes, check_overlay_size, encode_overlay, encoded_overlay
 from patchserve_server.imaging.formats import file_ending, media_type_of
 from patchserve_server.imaging.heatmap import heat_levels
 from patchserve_server.imaging.libraries import configure_libraries
@@ -14,7 +15,7 @@ from patchserve_server.imaging.raw_frames import to_rgb
 from patchserve_server.imaging.regions import find_regions
 from patchserve_server.imaging.resize import to_model_input
 from patchserve_server.imaging.sample_depth import may_have_16_bits
-from patchserve_server.imaging.thumbnail import draw_thumbnail, shrink_for_thumbnail
+from patchserve_server.imaging.thumbnail import draw_thumbnail, shrink_for_thumbnail, small_image
 
 __all__ = [
     "MAX_SIDE_PX",
@@ -25,9 +26,11 @@ __all__ = [
     "check_overlay_size",
     "configure_libraries",
     "decode_image",
+    "device_file",
     "draw_thumbnail",
     "encode_overlay",
     "encode_png",
+    "encoded_overlay",
     "file_ending",
     "find_regions",
     "heat_levels",
@@ -38,6 +41,7 @@ __all__ = [
     "prepare_canvas",
     "render_overlay",
     "shrink_for_thumbnail",
+    "small_image",
     "to_model_input",
     "to_png",
     "to_rgb",

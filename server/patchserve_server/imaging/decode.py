@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from patchserve_server.domain.errors import (
@@ -23,7 +26,7 @@ from patchserve_server.imaging.transparency import on_white, scale_transparent_c
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _FORMATS_TEXT = "JPEG, PNG, WebP, BMP or TIFF"
-_JPEG = ("JPEG", "MPO")  # MPO: several JPEGs in one file; only the first one counts
+JPEG_FORMATS = ("JPEG", "MPO")  # MPO: several JPEGs in one file; only the first one counts
 _MAX_EXIF_BYTES = 2**20
 _MODES_32_BIT = ("I", "F")
 _UPRIGHT = 1
@@ -77,6 +80,18 @@ def decode_image(data: bytes, limits: ImageLimits, white_level: int | None = Non
         ImageTooLargeError: there are more bytes or pixels than allowed.
         UndecodableImageError: the format is not supported, or the file is truncated or damaged.
     """
+    with opened_file(data, limits) as image:
+        pixels = _load(image, data, white_level)
+        return on_white(upright(pixels, orientation_of(image)))
+
+
+@contextmanager
+def opened_file(data: bytes, limits: ImageLimits) -> Iterator[ImageFile.ImageFile]:
+    """An image file whose size is known to be allowed, and no pixel decoded yet. Converts errors of decoders.
+
+    Raises:
+        EmptyImageError, ImageTooLargeError, UndecodableImageError: as `decode_image`.
+    """
     if not data:
         raise EmptyImageError(f"The image is empty; send the bytes of a {_FORMATS_TEXT} file.")
     limits.check_bytes(len(data))
@@ -84,8 +99,7 @@ def decode_image(data: bytes, limits: ImageLimits, white_level: int | None = Non
     try:
         with Image.open(LimitedReads(data), formats=_FORMATS) as image:
             limits.check_size(image.size)
-            pixels = _load(image, data, white_level)
-            return on_white(_upright(pixels, _orientation(image)))
+            yield image
     except (ImageTooLargeError, UndecodableImageError):
         raise
     except Image.DecompressionBombError:  # Pillow's own limit, until configure_libraries() removes it
@@ -98,7 +112,7 @@ def decode_image(data: bytes, limits: ImageLimits, white_level: int | None = Non
 
 def _load(image: ImageFile.ImageFile, data: bytes, white_level: int | None) -> Image.Image:
     """The image with all its pixels, 8 bits per sample. Data that is missing is an error in every format."""
-    if image.format in _JPEG:
+    if image.format in JPEG_FORMATS:
         return decode_jpeg(image, data)
     if image.format == "PNG":
         check_png_checksums(data)
@@ -114,12 +128,13 @@ def _load(image: ImageFile.ImageFile, data: bytes, white_level: int | None) -> I
     return to_eight_bits(image, data, white_level)
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The image, turned as its EXIF orientation says; unchanged for a number that EXIF does not know."""
     transpose = _TRANSPOSE_BY_ORIENTATION.get(orientation)
     return image if transpose is None else image.transpose(transpose)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation of a loaded image; upright if there is none. With damaged EXIF data it may be any number.
 
     EXIF data may follow the pixels, and Pillow turns a TIFF upright while it loads it.

@@ -61,10 +61,20 @@ def encode_overlay(image: RgbImage, format_: OverlayFormat, max_bytes: int = sys
         ResponseTooLargeError: it has more bytes.
     """
     height, width = image.shape[:2]
-    data = _ENCODERS[format_](image, max_bytes)
+    return encoded_overlay(_ENCODERS[format_](image, max_bytes), format_, (width, height), max_bytes)
+
+
+def encoded_overlay(
+    data: bytes | None, format_: OverlayFormat, size_px: tuple[int, int], max_bytes: int
+) -> EncodedOverlay:
+    """The file of an overlay; None: it has more bytes than allowed.
+
+    Raises:
+        ResponseTooLargeError: it has.
+    """
     if data is None or len(data) > max_bytes:
         raise _too_large(max_bytes)
-    return EncodedOverlay(data, format_, (width, height))
+    return EncodedOverlay(data, format_, size_px)
 
 
 def _too_large(max_bytes: int) -> ResponseTooLargeError:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from patchserve_server.domain.errors import UndecodableImageError
 from patchserve_server.imaging.jpeg_scans import has_all_scans
+from patchserve_server.imaging.jpeg_segments import segments, without_metadata
 from patchserve_server.imaging.pil_image import PilImage
 
 _Size: TypeAlias = tuple[int, int]
@@ -30,8 +31,6 @@ _HEADER_WARNING = re.compile(
     r"extraneous bytes before marker 0x(db|c[0-2]|e.|fe)|JFIF revision|Adobe color transform|ICC marker"
 )
 """Warnings about headers from which no pixel depends. They hide later warnings, because only the first is reported."""
-_TABLES_AND_FRAME = re.compile(rb"[\xdb\xc0\xc1\xc2\xc4\xdd]")
-_SCAN = b"\xda"
 _CHEAPEST = {"min_height": 1, "min_width": 1, "min_factor": 8}
 """Decodes an eighth of each side; no data of a file is skipped."""
 
@@ -53,13 +52,16 @@ def decode_jpeg(image: Image.Image, data: bytes) -> PilImage:
     return image
 
 
-def check_jpeg(data: bytes, smallest_px: _Size, largest_px: _Size) -> None:
+def check_jpeg(data: bytes, smallest_px: _Size, largest_px: _Size) -> bool:
     """Check that no data of a JPEG is missing. Less work than decoding it: the pixels of one eighth of the size.
+
+    Returns:
+        Whether `decode_jpeg` gives the pixels of TurboJPEG, and not those of a more tolerant decoder.
 
     Raises:
         UndecodableImageError: data is missing or damaged, or the (width, height) is not between these two.
     """
-    _check(data, smallest_px, largest_px, **_CHEAPEST)
+    return _check(data, smallest_px, largest_px, **_CHEAPEST)
 
 
 def _check(data: bytes, smallest_px: _Size, largest_px: _Size, **options: object) -> bool:
@@ -73,7 +75,7 @@ def _check(data: bytes, smallest_px: _Size, largest_px: _Size, **options: object
         if _UNKNOWN_LAYOUT in message:
             return False
         if _HEADER_WARNING.search(message):
-            _decode(_without_metadata(data), smallest_px, largest_px, **_CHEAPEST)
+            _decode(without_metadata(data, segments(data)), smallest_px, largest_px, **_CHEAPEST)
             return False
         if "premature end" in message.lower():
             raise UndecodableImageError("The image is truncated: a part of its data is missing.") from None
@@ -104,16 +106,3 @@ def _is_padding(message: str, data: bytes) -> bool:
     if bytes(padding_bytes + _MAX_ZERO_BYTES) + _END in data:
         return False
     return padding_bytes <= _MAX_JUNK_BYTES or bytes(padding_bytes) + _END in data
-
-
-def _without_metadata(data: bytes) -> bytes:
-    """The file with nothing before its first scan but what decoding needs."""
-    kept, start = [data[:2]], data.find(b"\xff", 2)
-    while start >= 0 and data[start + 1 : start + 2] != _SCAN:
-        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        if _TABLES_AND_FRAME.match(data, start + 1):
-            kept.append(data[start:end])
-        elif data[start + 1 : start + 2] == b"\xff":  # a fill byte
-            end = start + 1
-        start = data.find(b"\xff", end)
-    return b"".join([*kept, data[start:] if start >= 0 else b""])

@@ -1,4 +1,7 @@
-"""Thumbnails: small pictures of inspected images, drawn from the model input, so that nothing is decoded again."""
+"""Thumbnails: small pictures of inspected images, drawn from the model input, so that nothing is decoded again.
+
+A JPEG that a device has decoded has no model input here: it is decoded in a small size.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ from typing import Final
 
 import cv2
 import numpy as np
+import simplejpeg
+from PIL import Image
 
-from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.images import AnomalyMap, ModelInputs, RgbImage
 from patchserve_server.domain.inspection import HeatmapScale, Verdict
 from patchserve_server.imaging.canvas import Canvas, overlay_size
+from patchserve_server.imaging.decode import upright
 from patchserve_server.imaging.overlay import render_overlay
 
 THUMBNAIL_SIDE_PX: Final = 208
@@ -26,15 +32,23 @@ def shrink_for_thumbnail(model_input: ModelInputs) -> ModelInputs:
     return cv2.resize(model_input, size_px, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def draw_thumbnail(
-    model_input: ModelInputs, source_size_px: tuple[int, int], anomaly_map: AnomalyMap, verdict: Verdict
-) -> bytes:
-    """A JPEG of a model input (H, W, 3) in the proportions of its image, with the heat map (H, W) if it is anomalous.
+def small_image(data: bytes, orientation: int) -> RgbImage:
+    """The image of a JPEG (H, W, 3), turned upright: small, but enough for a thumbnail."""
+    height_px, width_px, *_ = simplejpeg.decode_jpeg_header(data)
+    width_px, height_px = overlay_size((width_px, height_px), THUMBNAIL_SIDE_PX)
+    pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height_px, min_width=width_px, strict=False)
+    return np.asarray(upright(Image.fromarray(pixels), orientation))
 
-    Its longer side has THUMBNAIL_SIDE_PX, or as many pixels as the image if that is smaller.
+
+def draw_thumbnail(
+    image: RgbImage, source_size_px: tuple[int, int], anomaly_map: AnomalyMap, verdict: Verdict
+) -> bytes:
+    """A JPEG of a model input or a small image (H, W, 3) in the proportions of its source.
+
+    With the heat map (H, W) if it is anomalous. Its longer side has THUMBNAIL_SIDE_PX, or as many pixels as the source if that is smaller.
     """
     size_px = overlay_size(source_size_px, THUMBNAIL_SIDE_PX)
-    pixels = cv2.resize(model_input, size_px).astype(np.uint8, copy=False)  # (H, W, 3)
+    pixels = cv2.resize(image, size_px).astype(np.uint8, copy=False)  # (H, W, 3)
     if verdict.anomaly.is_anomalous:
         canvas = Canvas(pixels, HeatmapScale.CALIBRATED, size_px, source_size_px)
         pixels = render_overlay(canvas, anomaly_map, pixel_threshold=verdict.pixel_threshold, regions=())

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from patchserve_server.bootstrap.composition import create_drawing
 from patchserve_server.bootstrap.limits import MIB, batch_size
 from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, open_pools
 from patchserve_server.config import Settings
@@ -26,7 +27,7 @@ from patchserve_server.scan.reading import ImageReader
 from patchserve_server.scan.results import Results
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore
-from patchserve_server.serving.inspector import LocalInspector
+from patchserve_server.serving.local_inspector import LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.reference_use import OpenReference
 
@@ -85,6 +86,7 @@ def open_inspector(work: Work, reference: Reference, results: Results) -> Iterat
             outputs=None if options.overlays is Overlays.NONE else overlays,
             drifts=_NoDrift(),
             operators_overlay=options.output(overlay=True),
+            drawing=create_drawing(detector, pools, largest_batch),
         )
         yield PartInspector(
             options,

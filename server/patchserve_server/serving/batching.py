@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -15,11 +16,15 @@ from patchserve_server.domain.call_events import Work, current_work
 from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.ports import Detector, ScoredPart, Scorer, ScoringTimes
+from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
+from patchserve_server.domain.ports import Detector, ScoredPart, Scorer, ScorerInputs, ScoringTimes
 from patchserve_server.domain.work_events import BatchScored
 from patchserve_server.serving.fairness import FairQueue, FlowKey
 
 _FULL_BATCH_BYTES = 16 * 2**20
+_FULL_BATCH_PIXELS = (
+    128 * 2**20
+)  # of files. A device decodes some at a time: more would take too long, not too much room
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,14 +40,14 @@ class BatchedScores:
 class _QueuedInput:
     scorer: Scorer
     batch_key: str
-    model_input: ModelInputs  # (H, W, 3)
+    image: ModelInputs | JpegFile  # (H, W, 3); or for a detector that decodes
     result: asyncio.Future[BatchedScores]
     queued_at_s: float
     work: Work
 
 
 class Batcher:
-    """Scores queued images in batches.
+    """Scores queued images in batches: model inputs, and files if the detector decodes.
 
     A free worker takes the image of the client whose turn it is and further images with the same `Scorer.batch_key`,
     of clients in turn, up to `max_batch_size`. So batches grow under load. With `max_queue_delay_s`, an image may wait
@@ -81,11 +86,15 @@ class Batcher:
         """How long the oldest of the batches that are being scored has been scored; 0: there is none."""
         return time.perf_counter() - min(self._started_s) if self._started_s else 0.0
 
-    async def score(self, scorer: Scorer, model_input: ModelInputs, flow: FlowKey) -> BatchedScores:
-        """The raw scores of one model input, (H, W, 3) uint8."""
+    async def score(self, scorer: Scorer, image: ModelInputs | JpegFile, flow: FlowKey) -> BatchedScores:
+        """The raw scores of one model input, (H, W, 3) uint8, or of a file.
+
+        Raises:
+            DeviceCodecError: the device cannot decode the file.
+        """
         result: asyncio.Future[BatchedScores] = asyncio.get_running_loop().create_future()
         work = current_work() if self._events.is_heard else None
-        self._queue.push(flow, _QueuedInput(scorer, scorer.batch_key, model_input, result, time.perf_counter(), work))
+        self._queue.push(flow, _QueuedInput(scorer, scorer.batch_key, image, result, time.perf_counter(), work))
         self._dispatch()
         return await result
 
@@ -124,11 +133,13 @@ class Batcher:
 
     def _take_batch(self, key: str) -> list[_QueuedInput]:
         batch: list[_QueuedInput] = []
-        nbytes = 0
+        nbytes = pixels = 0
         for entry in self._queue.take(lambda entry: entry.batch_key == key and not entry.result.done()):
             batch.append(entry)
-            nbytes += entry.model_input.nbytes
-            if len(batch) >= self._max_batch_size or nbytes >= _FULL_BATCH_BYTES:
+            nbytes += entry.image.nbytes
+            pixels += math.prod(entry.image.size_px) if isinstance(entry.image, JpegFile) else 0
+            is_full = nbytes >= _FULL_BATCH_BYTES or pixels >= _FULL_BATCH_PIXELS
+            if len(batch) >= self._max_batch_size or is_full:
                 break
         return batch
 
@@ -138,7 +149,7 @@ class Batcher:
         self._started_s.add(started_s)
 
         def score() -> None:
-            inputs = [(part[0].scorer, np.stack([entry.model_input for entry in part])) for part in parts]
+            inputs = [(part[0].scorer, _inputs_of(part)) for part in parts]
             for scored in self._detector.score_batch(inputs):
                 loop.call_soon_threadsafe(_deliver, parts[scored.number], scored, started_s)
 
@@ -159,18 +170,27 @@ class Batcher:
 
 
 def _by_scorer(batch: Sequence[_QueuedInput]) -> list[list[_QueuedInput]]:
-    """The images of each reference; of another shape, which is an error, apart."""
+    """The images of each reference: files, and model inputs. Those of another shape, which is an error, apart."""
     parts = dict[tuple[int, tuple[int, ...]], list[_QueuedInput]]()
     for entry in batch:
-        parts.setdefault((id(entry.scorer), entry.model_input.shape), []).append(entry)
+        shape = () if isinstance(entry.image, JpegFile) else entry.image.shape
+        parts.setdefault((id(entry.scorer), shape), []).append(entry)
     return list(parts.values())
 
 
+def _inputs_of(part: Sequence[_QueuedInput]) -> ScorerInputs:
+    files = [entry.image for entry in part if isinstance(entry.image, JpegFile)]
+    return files or np.stack([entry.image for entry in part if not isinstance(entry.image, JpegFile)])
+
+
 def _deliver(part: Sequence[_QueuedInput], scored: ScoredPart, started_s: float) -> None:
+    if scored.undecoded:
+        _fail([part[number] for number in scored.undecoded], DeviceCodecError("The device cannot decode this file."))
     if isinstance(scored.scores, Exception):
         _fail(part, scored.scores)
         return
-    for entry, raw in zip(part, scored.scores, strict=True):
+    decoded = [entry for number, entry in enumerate(part) if number not in scored.undecoded]
+    for entry, raw in zip(decoded, scored.scores, strict=True):
         if not entry.result.done():  # its caller may have left
             entry.result.set_result(BatchedScores(raw, scored.times, (started_s - entry.queued_at_s) * 1000))
 

@@ -8,8 +8,10 @@ from typing import Protocol
 
 from patchserve_server.domain.drift import Drift
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.jpeg_file import JpegFile
 from patchserve_server.domain.load_cost import LoadedReference
 from patchserve_server.domain.load_progress import LoadProgress
+from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
@@ -66,10 +68,30 @@ class References(Protocol):
 
 
 class Scoring(Protocol):
-    """Scores model inputs, in turn between clients."""
+    """Scores images, in turn between clients: model inputs; and files, if there is `Drawing`."""
 
-    async def score(self, reference: ReferenceInUse, model_input: ModelInputs, flow: FlowKey) -> BatchedScores:
-        """The raw scores of one model input, (H, W, 3) uint8, against a reference that `References.use` opened."""
+    async def score(self, reference: ReferenceInUse, image: ModelInputs | JpegFile, flow: FlowKey) -> BatchedScores:
+        """The raw scores of one model input, (H, W, 3) uint8, or of a file.
+
+        Args:
+            reference: that `References.use` opened.
+            image: in the input shape of the reference, or for a device that decodes it.
+            flow: whose turn it takes.
+
+        Raises:
+            DeviceCodecError: the device cannot decode the file. Model inputs need no device.
+        """
+
+
+class Drawing(Protocol):
+    """Draws overlays on the device that decodes, in turn between clients. Only such an engine has it."""
+
+    async def draw(self, drawing: OverlayDrawing, flow: FlowKey) -> bytes:
+        """The JPEG file of an overlay.
+
+        Raises:
+            DeviceCodecError: the device cannot draw it.
+        """
 
 
 class Loads(Protocol):

@@ -290,7 +290,7 @@ def test_a_reference_is_sent_with_all_its_fields() -> None:
 
 def test_server_info_reports_every_limit_and_the_store() -> None:
     limits = ServerLimits(*range(1, 1 + len(fields(ServerLimits))))
-    detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 32, 1536, "int8", 2, "cpu")
+    detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 32, 1536, "int8", 2, "device")
     application: Any = SimpleNamespace(
         version="1.0",
         http_url="",
@@ -306,6 +306,7 @@ def test_server_info_reports_every_limit_and_the_store() -> None:
     assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
     assert (store.kind, store.url, store.shared) == ("s3", "s3://bucket/prefix", True)
     assert (store.synced_age_s, store.reachable) == (1.5, False)
+    assert (info.device, info.precision, info.decode) == ("cpu", "fp32", "device")
 
 
 def test_a_score_map_is_sent_unchanged_with_nan_outside_the_region_of_interest() -> None:

@@ -34,7 +34,7 @@ from patchserve_server.domain.work_events import ImageProcessed, Stage, Wait
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
-from patchserve_server.serving.inspector import LocalInspector
+from patchserve_server.serving.local_inspector import LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
 from patchserve_server.serving.outputs import Outputs

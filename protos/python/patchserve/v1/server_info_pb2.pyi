@@ -238,6 +238,7 @@ class GetServerInfoResponse(_message.Message):
     SEARCH_PRODUCT_FIELD_NUMBER: _builtins.int
     SEARCH_THREADS_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    DECODE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of the server."""
     backbone: _builtins.str
@@ -270,6 +271,10 @@ class GetServerInfoResponse(_message.Message):
     """
     search_threads: _builtins.int
     """The number of threads of a search."""
+    decode: _builtins.str
+    """Where images are decoded: "cpu", or "device" for JPEGs on the device in use (--decode device), whose pixels differ by a level
+    or two; other images on the CPU. Empty: the server is older, and its CPU decodes.
+    """
     @_builtins.property
     def limits(self) -> Global___Limits:
         """Every limit."""
@@ -298,10 +303,11 @@ class GetServerInfoResponse(_message.Message):
         search_product: _builtins.str = ...,
         search_threads: _builtins.int = ...,
         store: Global___StoreInfo | None = ...,
+        decode: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "device", b"device", "fallback_reason", b"fallback_reason", "feature_dim", b"feature_dim", "grpc_address", b"grpc_address", "heatmap_scale", b"heatmap_scale", "http_url", b"http_url", "input_size_px", b"input_size_px", "input_step_px", b"input_step_px", "limits", b"limits", "precision", b"precision", "search_product", b"search_product", "search_threads", b"search_threads", "store", b"store", "version", b"version", "weights_digest", b"weights_digest", "weights_source", b"weights_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "decode", b"decode", "device", b"device", "fallback_reason", b"fallback_reason", "feature_dim", b"feature_dim", "grpc_address", b"grpc_address", "heatmap_scale", b"heatmap_scale", "http_url", b"http_url", "input_size_px", b"input_size_px", "input_step_px", b"input_step_px", "limits", b"limits", "precision", b"precision", "search_product", b"search_product", "search_threads", b"search_threads", "store", b"store", "version", b"version", "weights_digest", b"weights_digest", "weights_source", b"weights_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,9 @@ from patchserve_server.domain.errors import PatchserveError, StartupError
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.readings import Reading
 from patchserve_server.fronts.device_references import DeviceReferences
+from patchserve_server.fronts.drawings import Drawings
 from patchserve_server.fronts.endpoints import listen
+from patchserve_server.fronts.flows import SessionFlows
 from patchserve_server.fronts.pinned_scores import PinnedScores
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.remote_engine import RemoteEngine
@@ -67,7 +69,8 @@ async def run_device(assignment: Assignment) -> None:
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
             events=observation.events,
         )
-        commands.busy_s = lambda: batcher.longest_s
+        drawing = composition.create_drawing(detector, pools, batch_size(settings, detector.info.device))
+        commands.busy_s = lambda: max(batcher.longest_s, 0.0 if drawing is None else drawing.longest_s)
         observation.readings.add(lambda: [Reading("queue_images", batcher.waiting)])
         connected = asyncio.Event()
         connecting = asyncio.create_task(
@@ -79,8 +82,10 @@ async def run_device(assignment: Assignment) -> None:
         sessions = itertools.count()
 
         def session() -> asyncio.Protocol:
-            scores = PinnedScores(references.use, batcher, next(sessions))
-            return Session(version("patchserve"), scores, pixels).link.connection
+            flows = SessionFlows(next(sessions))
+            scores = PinnedScores(references.use, batcher, flows)
+            drawings = None if drawing is None else Drawings(drawing, flows)
+            return Session(version("patchserve"), scores, drawings, pixels).link.connection
 
         freeze_heap()
         server = await listen(session, assignment.devices[assignment.number - 1])
@@ -129,3 +134,6 @@ def _check(own: DetectorInfo, of_engine: DetectorInfo) -> None:
     if own.precision != of_engine.precision:
         precisions = f"{own.device} computes in {own.precision}, and {of_engine.device} in {of_engine.precision}"
         raise StartupError(f"{precisions}: set --precision.")
+    if own.decode != of_engine.decode:
+        where = f"{own.device} decodes on the {own.decode}, and {of_engine.device} on the {of_engine.decode}"
+        raise StartupError(f"{where}: set --decode cpu.")

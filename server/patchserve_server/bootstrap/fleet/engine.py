@@ -59,7 +59,7 @@ async def run_engine(assignment: Assignment) -> None:
         local = await composition.open_engine(
             settings, pools, admissions, resources, observation=observation, fronts=fronts
         )
-        commands.busy_s = lambda: local.batcher.longest_s
+        commands.busy_s = lambda: local.longest_s
         drift = DriftWatch(local.catalog.find, pools.images, fronts.tell_drift)
         observation.readings.add(drift.readings)
         engine = Engine(
@@ -67,6 +67,7 @@ async def run_engine(assignment: Assignment) -> None:
             detector=local.detector,
             catalog=local.catalog,
             batcher=local.batcher,
+            drawing=local.drawing,
             builder=local.builder,
             reference_images=ReferenceImages(
                 local.catalog, pools.images, composition.create_turns(settings, local.limits)

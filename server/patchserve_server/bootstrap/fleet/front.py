@@ -189,6 +189,7 @@ class _Front:
         inspector = composition.create_inspector(
             self._settings,
             engine.scoring,
+            engine.drawing if detector.decode == "device" else None,
             self._pools,
             limits,
             turns=self._turns,

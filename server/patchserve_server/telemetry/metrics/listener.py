@@ -61,12 +61,14 @@ class MetricsListener(Events):
         self._count.frames.of(end.result, end.reason).inc(1, _exemplar(current_call.get()))
 
     def processed(self, event: ImageProcessed) -> None:
-        exemplar, waited_s = _exemplar(current_call.get()), 0.0
+        exemplar, waited_s, took_s = _exemplar(current_call.get()), 0.0, dict[Stage, float]()
         for step in event.steps:
             if isinstance(step.what, Stage):
-                self._count.stage_duration.of(step.what).observe(step.duration_s, exemplar)
+                took_s[step.what] = took_s.get(step.what, 0.0) + step.duration_s  # one file is decoded in two places
             else:
                 waited_s += step.duration_s
+        for stage, duration_s in took_s.items():
+            self._count.stage_duration.of(stage).observe(duration_s, exemplar)
         self._count.queue_wait.of("frame" if event.is_frame else "call").observe(waited_s, exemplar)
 
     def inspected(self, event: ImageInspected) -> None:

@@ -1,0 +1,33 @@
+"""Images of which the CPU does what the device could not."""
+
+from __future__ import annotations
+
+import logging
+from contextvars import Context
+from typing import Final
+
+from patchserve_server.domain.jpeg_file import DeviceCodecError
+from patchserve_server.domain.words import counted
+from patchserve_server.serving.log_interval import LogInterval
+
+_TELL_EVERY_S: Final = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class DeviceFallbacks:
+    """Tells the operator, at most once a minute: no caller sees it, but it costs time."""
+
+    def __init__(self) -> None:
+        self._interval = LogInterval(_TELL_EVERY_S)
+
+    def add(self, error: DeviceCodecError) -> None:
+        """The CPU does one more."""
+        if (due := self._interval.count()) is not None:
+            # Outside of this call: it is about many.
+            Context().run(
+                _log.warning,
+                "The device could not decode or draw %s, and the CPU does: %s",
+                counted(due[0], "JPEG"),
+                error,
+            )

@@ -52,7 +52,7 @@ ENV PATH=/opt/patchserve/bin:$PATH \
     PATCHSERVE_STORE=/var/lib/patchserve/references \
     TORCH_HOME=/opt/weights \
     NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 RUN useradd --uid 10001 --home-dir /var/lib/patchserve --create-home --shell /usr/sbin/nologin patchserve
 COPY --from=build /opt/patchserve /opt/patchserve
 COPY --from=build /opt/weights /opt/weights

@@ -305,8 +305,8 @@ lock-check: $(STAMP) ## check that the locks install from wheels on every Python
 
 .PHONY: lock
 lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (ARGS="--upgrade-package NAME")
-	$(LOCK) pyproject.toml --extra server --extra http --extra metrics --extra int8 --extra mqtt --extra otel --extra ray --extra store --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
-	$(LOCK) pyproject.toml --extra server --extra http --extra metrics --extra otel --extra store -c requirements/dev.txt -o requirements/server.txt
+	$(LOCK) pyproject.toml --extra server --extra gpu --extra http --extra metrics --extra int8 --extra mqtt --extra otel --extra ray --extra store --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra gpu --extra http --extra metrics --extra otel --extra store -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/client.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra evaluate --extra video --extra watch --extra mqtt --group test --resolution lowest-direct -o requirements/oldest.txt

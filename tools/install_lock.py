@@ -4,9 +4,9 @@
     python tools/install_lock.py requirements/server.txt --show
 
 Wheels of torch for CPUs have the same version as the locked ones, but other hashes, and need no CUDA libraries. So with
---torch-index, torch and torchvision are installed from that index in the locked versions *without* a check of their
-hashes. With --torch-hashes they are checked: a requirements file with `--hash` for both. All other packages are checked
-in either case.
+--torch-index, torch, torchcodec and torchvision are installed from that index in the locked versions *without* a check of
+their hashes. With --torch-hashes they are checked: a requirements file with `--hash` for each. All other packages are
+checked in either case.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-_FROM_TORCH_INDEX = ("torch", "torchvision")
+_FROM_TORCH_INDEX = ("torch", "torchcodec", "torchvision")  # wheels for CPUs link to no CUDA
 _CUDA = re.compile(r"cuda-|nvidia-|triton$")
 _REQUIREMENT = re.compile(
     r"^(?P<name>[a-z0-9._-]+)==(?P<version>[^\s;]+).*?(?=^[a-z0-9._-]+==|\Z)", re.MULTILINE | re.DOTALL
@@ -26,7 +26,7 @@ _REQUIREMENT = re.compile(
 
 
 def split_lock(lock: str) -> tuple[str, list[str]]:
-    """The lock without torch, torchvision and CUDA, and the two as requirements without hashes."""
+    """The lock without torch, its companions and CUDA, and those as requirements without hashes."""
     kept, torch = [], []
     for entry in _REQUIREMENT.finditer(lock):
         if entry["name"] in _FROM_TORCH_INDEX:
@@ -39,7 +39,7 @@ def split_lock(lock: str) -> tuple[str, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lock", type=Path, help="requirements file with a hash for every package")
-    parser.add_argument("--torch-index", default="", metavar="URL", help="index for torch and torchvision")
+    parser.add_argument("--torch-index", default="", metavar="URL", help="index for torch, torchcodec and torchvision")
     parser.add_argument("--torch-hashes", default="", metavar="FILE", help="requirements file with their hashes")
     parser.add_argument("--show", action="store_true", help="print what --torch-index would install, install nothing")
     arguments, pip_options = parser.parse_known_args()

@@ -107,6 +107,10 @@ def scan(
             **_ENGINE, metavar="PRECISION", show_default="that of the reference", help="fp32, bf16, int8 or auto."
         ),
     ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(**_ENGINE, metavar="WHERE", show_default="cpu", help="Where JPEGs are decoded: cpu or device."),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -153,6 +157,7 @@ def scan(
         "weights": weights,
         "device": device,
         "precision": precision,
+        "decode": decode,
         "threads": threads,
     }
     with _server_packages(), _reference_file(settings, reference, store, reference_file) as file:

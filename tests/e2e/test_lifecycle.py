@@ -142,6 +142,8 @@ def log_level() -> Iterator[None]:
         (["--device", "cuda:9"], 1, "cuda"),
         (["--device", "tpu"], 2, "--device"),
         (["--precision", "fp8"], 2, "--precision"),
+        (["--decode", "gpu"], 2, "--decode"),
+        (["--decode", "device", "--device", "cpu"], 1, "--decode device needs a GPU"),
         (["--port", "70000"], 2, "--port"),
         (["--host", "192.0.2.1"], 1, "--insecure"),
         (["--host", "192.0.2.1", "--insecure"], 1, "--host"),

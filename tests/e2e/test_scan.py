@@ -254,6 +254,7 @@ def test_another_revision_is_refused_and_the_old_one_goes_on(
         (("photos", "--output", "csv"), 2, "--output is text or json"),
         (("photos", "--sensitivity", 99), 2, "sensitivity must be"),
         (("photos", "--precision", "int3"), 2, "--precision is 'int3'; it must be one of"),
+        (("photos", "--decode", "gpu"), 2, "--decode is 'gpu'; it must be one of"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(

@@ -7,6 +7,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from patchserve_server.access import Credentials, open_credentials
 from patchserve_server.bootstrap.catalog import open_catalog
@@ -62,6 +63,9 @@ from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import SharedWall, Wall
 from patchserve_server.store import ExportedFiles
+
+if TYPE_CHECKING:
+    from patchserve_server.engine.codec import OpenCodec  # imports torch
 
 _log = logging.getLogger(__name__)
 
@@ -268,6 +272,7 @@ def open_detector(settings: Settings) -> Detector:
         weights=settings.weights,
         device=settings.device,
         precision=settings.precision,
+        codec=_codec(settings),
         cache=networks_folder(settings),
         threads=settings.threads,
         search_product=settings.search_product,
@@ -276,6 +281,15 @@ def open_detector(settings: Settings) -> Detector:
     )
     detector.warm_up()
     return detector
+
+
+def _codec(settings: Settings) -> OpenCodec | None:
+    """What opens the codec of the device; None: the CPU decodes."""
+    if settings.decode == "cpu":
+        return None
+    from patchserve_server.imaging.on_device import open_codec  # noqa: PLC0415 - an extra, and imports torch
+
+    return open_codec
 
 
 async def _open_outputs(live: LiveSettings, pools: Pools, resources: ExitStack) -> Outputs | None:

@@ -57,6 +57,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `evaluate`": extras["evaluate"],
         "Extra `video`": extras["video"],
         "Extra `watch`": extras["watch"],
+        "Extra `gpu`": extras["gpu"],
         "Extra `http`": extras["http"],
         "Extra `int8`": extras["int8"],
         "Extra `metrics`": extras["metrics"],

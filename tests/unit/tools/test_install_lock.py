@@ -32,7 +32,11 @@ def script() -> ModuleType:
 
 @pytest.mark.parametrize(
     ("name", "from_torch"),
-    [("dev.txt", ["torch", "torchvision"]), ("server.txt", ["torch"]), ("peers.txt", ["torch", "torchvision"])],
+    [
+        ("dev.txt", ["torch", "torchcodec", "torchvision"]),
+        ("server.txt", ["torch", "torchcodec"]),
+        ("peers.txt", ["torch", "torchvision"]),
+    ],
 )
 def test_a_lock_is_split_into_torch_and_the_rest_without_cuda(
     name: str, from_torch: list[str], script: ModuleType
@@ -99,7 +103,7 @@ class Setup:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        locked = [wheel(folder / "locked", name, "1.0") for name in ("small", "torch", "torchvision", "triton")]
+        locked = [wheel(folder / "locked", name, "1.0") for name in ("small", "torch", "torchcodec", "torchvision", "triton")]
         locked.append(wheel(folder / "locked", "nvidia_cublas", "1.0"))
         self.lock = folder / "lock.txt"
         self.lock.write_text(
@@ -109,7 +113,7 @@ class Setup:
                 for file in locked
             )
         )
-        self.cpu = [wheel(folder / "cpu", name, "1.0+cpu") for name in ("torch", "torchvision")]
+        self.cpu = [wheel(folder / "cpu", name, "1.0+cpu") for name in ("torch", "torchcodec", "torchvision")]
         self.index = index(folder / "index", *self.cpu)
         venv.create(folder / "venv", with_pip=True)
 
@@ -139,7 +143,7 @@ def test_torch_comes_from_the_index_and_nothing_of_cuda_is_installed(tmp_path: P
     setup = Setup(tmp_path)
     done = setup.install("--torch-index", setup.index)
     assert done.returncode == 0, done.stderr
-    assert setup.installed() == {"small": "1.0", "torch": "1.0+cpu", "torchvision": "1.0+cpu"}
+    assert setup.installed() == {"small": "1.0", "torch": "1.0+cpu", "torchcodec": "1.0+cpu", "torchvision": "1.0+cpu"}
     assert "without a check of their hashes" in done.stderr
 
 
@@ -148,7 +152,7 @@ def test_hashes_of_torch_are_checked_if_they_are_given(tmp_path: Path) -> None:
     setup = Setup(tmp_path)
     hashes = tmp_path / "hashes.txt"
     lines = [f"{file.name.split('-')[0]}==1.0+cpu --hash=sha256:{hash_of(file)}" for file in setup.cpu]
-    hashes.write_text("\n".join([lines[0], lines[1][:-4] + "0000"]))
+    hashes.write_text("\n".join([*lines[:-1], lines[-1][:-4] + "0000"]))
     failed = setup.install("--torch-index", setup.index, "--torch-hashes", str(hashes))
     assert failed.returncode != 0
     assert "DO NOT MATCH THE HASHES" in failed.stderr
@@ -163,7 +167,7 @@ def test_without_another_index_the_whole_lock_is_installed_and_checked(tmp_path:
     setup = Setup(tmp_path)
     done = setup.install()
     assert done.returncode == 0, done.stderr
-    assert set(setup.installed()) == {"small", "torch", "torchvision", "triton", "nvidia-cublas"}
+    assert set(setup.installed()) == {"small", "torch", "torchcodec", "torchvision", "triton", "nvidia-cublas"}
     wheel(tmp_path / "locked", "small", "1.0").write_bytes((tmp_path / "cpu" / setup.cpu[0].name).read_bytes())
     venv.create(tmp_path / "venv", with_pip=True, clear=True)
     assert setup.install().returncode != 0

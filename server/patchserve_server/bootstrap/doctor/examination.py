@@ -10,7 +10,7 @@ from typing import Final
 from patchserve_server.bootstrap.doctor.credentials import check_clock, check_credentials
 from patchserve_server.bootstrap.doctor.finding import Finding, fault
 from patchserve_server.bootstrap.doctor.limits import check_fronts, check_limits
-from patchserve_server.bootstrap.doctor.model import check_device, check_precision, check_weights
+from patchserve_server.bootstrap.doctor.model import check_decode, check_device, check_precision, check_weights
 from patchserve_server.bootstrap.doctor.packages import check_extras, check_versions
 from patchserve_server.bootstrap.doctor.ports import check_ports
 from patchserve_server.bootstrap.doctor.store import check_store
@@ -27,6 +27,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     check_weights,
     check_device,
     check_precision,
+    check_decode,
     check_store,
     check_fronts,
     check_ports,

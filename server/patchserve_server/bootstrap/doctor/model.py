@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 
 from patchserve_server.bootstrap.doctor.finding import Finding, Status, fault, ok, warning
 from patchserve_server.bootstrap.fleet.devices import devices_of
@@ -77,6 +78,22 @@ def check_precision(settings: Settings) -> Iterator[Finding]:
         yield warning("precision", message, advice)
     else:
         yield ok("precision", message)
+
+
+def check_decode(settings: Settings) -> Iterator[Finding]:
+    """Whether the device can decode JPEGs, if it shall."""
+    if settings.decode == "cpu" or any(finding.status is Status.FAULT for finding in check_device(settings)):
+        return
+    from patchserve_server.engine.backbone.devices import resolve_device  # noqa: PLC0415 - imports torch
+    from patchserve_server.imaging.on_device import open_codec  # noqa: PLC0415 - as above
+
+    try:
+        for device in devices_of(settings):
+            open_codec(resolve_device(device))
+    except StartupError as error:
+        yield fault("decode", error.message, "docs/gpu.md says what the device needs. Or set --decode cpu.")
+    else:
+        yield ok("decode", f"device: JPEGs by torchcodec {version('torchcodec')}")
 
 
 def _layers(settings: Settings) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from patchserve_server.config import Settings
 
 _PACKAGE: Final = "patchserve"
 _REQUIRED: Final = ("", "server")  # of a server in any case; empty: of the client
-_OF_SERVERS: Final = ("http", "int8", "metrics", "otel", "store", "timm")
+_OF_SERVERS: Final = ("gpu", "http", "int8", "metrics", "otel", "store", "timm")
 _LISTED: Final = 5
 
 
@@ -42,6 +42,7 @@ def check_extras(settings: Settings) -> Iterator[Finding]:
     names = sorted(set(metadata(_PACKAGE).get_all("Provides-Extra") or ()) & set(_OF_SERVERS))
     missing = {name for name in names if _problems(name)}
     needed = {
+        "gpu": "--decode device" if settings.decode == "device" else "",
         "http": "--http-port" if settings.http_port is not None else "",
         "otel": "--otel" if settings.otel else "",
         "metrics": "--metrics-port" if settings.metrics_port is not None else "",

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +69,10 @@ async def serve_fleet(
         finally:
             await fleet.stop(live.now.drain_delay_s + live.now.drain_grace_s + _END_S)
         _log.info("Stopped")
+
+
+async def _all_ready(children: Sequence[ChildKeeper]) -> list[Ready]:
+    return [await child.ready for child in children]
 
 
 class _Fleet:
@@ -133,7 +137,7 @@ class _Fleet:
         """
         children = (*self._engines, *self._devices, *self._fronts)
         self._keeping = [asyncio.create_task(child.keep()) for child in children]
-        ready = asyncio.gather(*(child.ready for child in children))
+        ready = asyncio.create_task(_all_ready(children))
         try:
             waited: list[asyncio.Future[Any]] = [ready, stop, *self._keeping]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from patchserve_server.access.tokens import append_token, new_token
 from patchserve_server.access.validity import certificate_validities
 from patchserve_server.bootstrap.doctor import credentials, examination, limits, packages
 from patchserve_server.bootstrap.doctor.finding import Finding, Status
-from patchserve_server.bootstrap.doctor.model import check_precision
+from patchserve_server.bootstrap.doctor.model import check_decode, check_precision
 from patchserve_server.bootstrap.doctor.ports import check_ports
 from patchserve_server.bootstrap.doctor.store import check_store
 from patchserve_server.cli import main
@@ -201,6 +202,17 @@ def test_a_precision_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Mon
         backbone="dinov2_vits14",
         weights=weights,
     )
+
+
+def test_a_device_that_cannot_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = only("decode", Status.FAULT, "needs a GPU", decode="device", device="cpu")
+    assert "--decode cpu" in finding.advice
+    found = findings(decode="device", device="cuda", store=tempfile.gettempdir())
+    assert [each.subject for each in found if each.status is Status.FAULT] == ["device"], "it has a line already"
+    monkeypatch.setattr("patchserve_server.imaging.on_device.open_codec", lambda _: None)
+    (line,) = check_decode(Settings(decode="device", device="cpu"))
+    assert (line.status, line.message) == (Status.OK, f"device: JPEGs by torchcodec {version('torchcodec')}")
+    assert not list(check_decode(Settings()))
 
 
 def test_what_auto_has_measured(tmp_path: Path) -> None:
@@ -403,11 +415,14 @@ def test_another_python(monkeypatch: pytest.MonkeyPatch) -> None:
     ("settings", "extra"),
     [
         ({"http_port": 0}, "http"),
+        ({"decode": "device"}, "gpu"),
         ({"precision": "int8"}, "int8"),
         ({"backbone": "dinov2_vits14", "weights": Path(__file__).with_suffix(".pth")}, "timm"),
     ],
 )
 def test_an_extra_that_the_settings_need(settings: dict[str, Any], extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    provided = SimpleNamespace(get_all=lambda _: list(packages._OF_SERVERS))  # an older installation knows fewer
+    monkeypatch.setattr(packages, "metadata", lambda _: provided)
     monkeypatch.setattr(packages, "_problems", lambda name: ["it is missing"] if name == extra else [])
     *faults, line = packages.check_extras(Settings(**settings))
     (finding,) = faults

@@ -8,7 +8,6 @@ import platform
 import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from patchserve_server.bootstrap.process import configure_process
@@ -18,13 +17,13 @@ configure_process()
 import numpy as np
 import torch
 
-from gpu import decoding_part, engine, serving
+from gpu import decoding_part, engine, files, serving
 from gpu.inputs import write_sent_images, write_weights
 from gpu.options import SMALL, Options, Scale
 from gpu.parts import Part, run_parts
 from gpu.table import HEAD, Case
 
-WEIGHTS = {"engine": 100, "served": 70, "more": 30, "networks": 25, "lite": 25, "decoding": 30}
+WEIGHTS = {"engine": 100, "served": 70, "files": 25, "more": 30, "networks": 20, "lite": 20, "decoding": 30}
 
 
 def main() -> None:
@@ -68,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fronts", type=int, default=max(2, (os.cpu_count() or 2) // 2 - 2), help="of the server")
     parser.add_argument("--backbone", default="wide_resnet50_2", choices=("wide_resnet50_2", engine.LITE))
     parser.add_argument(
-        "--only", nargs="+", help="parts whose names begin so: engine, served, networks, lite, decoding"
+        "--only", nargs="+", help="parts whose names begin so: engine, served, files, networks, lite, decoding"
     )
     return parser.parse_args()
 
@@ -85,6 +84,7 @@ def _parts(options: Options, precisions: list[str]) -> list[Part]:
         part("engine", engine.cases, "engine", main),
         part("served, decode cpu", serving.cases, "served"),
         part("served, decode device", serving.cases, "served"),
+        part("files", files.cases, "files"),
         *(part(f"engine in {each}", engine.cases, "more", each) for each in others),
         part("networks", engine.network_cases, "networks", "each"),
         part("lite", engine.cases, "lite", main),

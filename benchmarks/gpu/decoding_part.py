@@ -1,16 +1,37 @@
-"""What decoding on the device does to pixels and scores, if the program for it is here."""
+"""What decoding on the device does to pixels and scores: the table of decoding.py, for the parcels."""
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import time
+from contextlib import redirect_stdout
 
+from gpu.detectors import open_detector
+from gpu.inputs import PARCELS
 from gpu.options import Options
-from gpu.table import Case
+from gpu.part import run_cases, tell
+from gpu.table import Case, Measured
+from patchserve_server.engine.detector import PatchCoreDetector
 
 
-def cases(_: Options) -> list[Case[Any]]:
-    return []
+def cases(_: Options) -> list[Case[PatchCoreDetector]]:
+    return [Case("effect of decoding on the device on scores", _effect)]
 
 
 def run(options: Options, ends_s: float) -> None:
-    del options, ends_s
+    detector = open_detector(options, options.backbone)
+    tell(found={"precision": detector.info.precision})
+    run_cases(cases(options), detector, seconds=options.seconds, ends_s=ends_s)
+
+
+def _effect(detector: PatchCoreDetector, _: float) -> Measured:
+    import torch  # noqa: PLC0415
+
+    from gpu.decoders import OnDevice  # noqa: PLC0415
+    from gpu.decoding import print_table  # noqa: PLC0415
+
+    started_s, text = time.perf_counter(), io.StringIO()
+    with redirect_stdout(text):
+        print_table([PARCELS], detector, OnDevice(torch.device(detector.info.device)))
+    tell(note=f"What decoding on the device changes:\n\n{text.getvalue().strip()}")
+    return Measured(time.perf_counter() - started_s, "s", more="see below")

@@ -13,12 +13,13 @@ from functools import partial
 import numpy as np
 import torch
 
+from gpu.detectors import open_detector
 from gpu.inputs import References, model_inputs
 from gpu.options import Options
 from gpu.part import run_cases, tell
 from gpu.stages import kernels, stages
 from gpu.table import Case, Goal, Measured
-from gpu.trial import trial_detector, trial_runtime
+from gpu.trial import trial_runtime
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.engine.backbone.device_precision import on_device
@@ -27,7 +28,6 @@ from patchserve_server.engine.backbone.devices import resolve_device, synchroniz
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.runtime import BF16, FP32
 from patchserve_server.engine.detector import PatchCoreDetector
-from patchserve_server.engine.factory import create_detector
 from patchserve_server.engine.map_difference import map_difference
 from patchserve_server.engine.measurements import Measurements
 from patchserve_server.engine.patchcore.device_scoring import search_on_device
@@ -55,14 +55,8 @@ class Engine:
 
     @classmethod
     def start(cls, options: Options, backbone: str) -> Engine:
-        started_s, weights = time.perf_counter(), options.weights(backbone)
-        if options.is_trial:
-            detector = trial_detector(backbone, weights, options.precision)
-        else:
-            detector = create_detector(
-                backbone=backbone, weights=weights, device=options.device, precision=options.precision
-            )
-        detector.warm_up()
+        started_s = time.perf_counter()
+        detector = open_detector(options, backbone)
         engine = cls(options, detector, 0.0)
         engine.opened(options.scale.rows[0])
         engine.start_s = time.perf_counter() - started_s

@@ -58,6 +58,10 @@ def _run(options: Options, ends_s: float) -> None:
         with serving.opened(options) as bench:
             # A server has its own rhythm of batches, so it is watched for longer.
             run_cases(serving.cases(options), bench, seconds=2 * options.seconds, ends_s=ends_s)
+    elif options.part == "files":
+        from gpu import files  # noqa: PLC0415 - as above
+
+        files.run(options, ends_s)
     elif options.part == "decoding":
         from gpu import decoding_part  # noqa: PLC0415 - as above
 

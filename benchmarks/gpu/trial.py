@@ -20,6 +20,8 @@ from patchserve_server.engine.backbone.graphs import EagerGraphs
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.transfers import DeviceTransfers
 from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.imaging.on_device import torchcodec_calls
+from patchserve_server.imaging.on_device.codec import TorchCodec
 
 PROGRAM = ("-m", "gpu.trial")
 _CHILD = "--child"
@@ -27,9 +29,13 @@ _CPU = torch.device("cpu")
 _SIZES = (1, 2, 4)  # of passes
 
 
-def trial_detector(backbone: str, weights: Path | None, precision: str) -> PatchCoreDetector:
+def trial_detector(backbone: str, weights: Path | None, precision: str, *, decodes: bool = False) -> PatchCoreDetector:
     in_torch = load_backbone(backbone, weights, _CPU)
-    return PatchCoreDetector(SharedBackbone(in_torch.identity, trial_runtime(in_torch.runtime.module, precision)))
+    shared = SharedBackbone(in_torch.identity, trial_runtime(in_torch.runtime.module, precision))
+    if not decodes:
+        return PatchCoreDetector(shared)
+    torchcodec_calls.import_torchcodec()
+    return PatchCoreDetector(shared, codec=TorchCodec(_CPU))
 
 
 def trial_runtime(module: torch.nn.Module, precision: str) -> DeviceRuntime:
@@ -38,7 +44,8 @@ def trial_runtime(module: torch.nn.Module, precision: str) -> DeviceRuntime:
 
 
 def _open_detector(settings: Settings) -> Detector:
-    detector = trial_detector(settings.backbone, settings.weights, settings.precision)
+    decodes = settings.decode == "device"
+    detector = trial_detector(settings.backbone, settings.weights, settings.precision, decodes=decodes)
     detector.warm_up()
     return detector
 

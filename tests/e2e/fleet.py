@@ -23,10 +23,18 @@ class Fleet(ServerProcess):
         score_s: how long a batch takes.
         silence_s: how long a process may be silent; None: as long as in earnest.
         fronts: how many.
+        decode: where JPEG files are decoded.
     """
 
-    def __init__(self, *flags: str, score_s: float = 0.0, silence_s: float | None = None, fronts: int = 2) -> None:
-        variables = {"FAKE_SCORE_S": str(score_s), "FAKE_SILENCE_S": str(silence_s or "")}
+    def __init__(
+        self,
+        *flags: str,
+        score_s: float = 0.0,
+        silence_s: float | None = None,
+        fronts: int = 2,
+        decode: str = "cpu",
+    ) -> None:
+        variables = {"FAKE_SCORE_S": str(score_s), "FAKE_SILENCE_S": str(silence_s or ""), "FAKE_DECODE": decode}
         super().__init__("--fronts", str(fronts), *flags, program=PROGRAM, variables=variables)
         self.fronts = fronts
 
@@ -76,7 +84,9 @@ class Fleet(ServerProcess):
 
 
 @contextmanager
-def fleet_process(*flags: str, score_s: float = 0.0, silence_s: float | None = None) -> Iterator[Fleet]:
+def fleet_process(
+    *flags: str, score_s: float = 0.0, silence_s: float | None = None, decode: str = "cpu"
+) -> Iterator[Fleet]:
     """Several processes, as `until_stopped`."""
-    with until_stopped(Fleet(*flags, score_s=score_s, silence_s=silence_s)) as fleet:
+    with until_stopped(Fleet(*flags, score_s=score_s, silence_s=silence_s, decode=decode)) as fleet:
         yield fleet

@@ -16,6 +16,7 @@ import pytest
 from e2e.harness import Stub, connect, refusal
 from e2e.in_process import in_process_server, running_server
 from e2e.streaming import Feed, config, frame
+from fakes.detector import FakeDetector
 from fakes.faulty_objects import Faults, FaultyObjectStorage
 from fakes.gray import gray_png
 from fakes.scrape import scrape
@@ -205,6 +206,24 @@ def test_while_the_store_is_away_what_is_held_is_served_and_nothing_can_be_chang
     lines = [record.message for record in caplog.records if fleet.url in record.message]
     assert sum("cannot be reached" in line for line in lines) == 1
     assert sum("is reached again" in line for line in lines) == 1
+
+
+def test_a_reference_that_left_memory_is_opened_from_its_copy_while_the_store_is_away(fleet: Fleet) -> None:
+    one = fleet.add()
+    small = fleet.add(detector=FakeDetector(extra_nbytes=600_000), max_bank_mib=1)  # one reference at a time
+    held = {name: one.load(100, reference_id=name).revision for name in ("belt", "lid")}
+    assert {name: small.infer(reference_id=name) for name in held} == held
+    small.storage.faults = Faults(before=1)
+    wait_until(lambda: not small.store().reachable, timeout_s=20)
+    asked = small.storage.calls["get"]
+    for name, revision in (held | held).items():
+        assert small.infer(revision, name) == revision
+    new = one.load(120).revision
+    assert small.infer() == held["belt"]
+    assert set(small.storage.keys_of["get"][asked:]) <= {"index/root"}, "polls alone"
+    small.storage.faults = Faults()
+    wait_until(lambda: small.outcome() == new, timeout_s=20)
+    assert small.infer(reference_id="lid") == held["lid"]
 
 
 def test_a_server_does_not_start_without_its_store(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

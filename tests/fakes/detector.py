@@ -14,7 +14,7 @@ from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.jpeg_file import DeviceCodecError
+from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.domain.ports import DetectorInfo, Progress, ScoredPart, Scorer, ScorerInputs, ScoringTimes
@@ -30,6 +30,7 @@ from patchserve_server.domain.reference import (
 )
 from patchserve_server.domain.reference_options import ReferenceOptions, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
+from patchserve_server.imaging.decode import upright
 
 INPUT_SIZE_PX = 16
 SPEC = EmbeddingSpec("fake", "0" * 64, "none", "fp32")
@@ -40,13 +41,18 @@ class FakeDetector:
 
     A batch waits until `gate` is set, `fit` until `fit_gate` is set, and `open` until the event in `open_gates` for the
     number of images of the model is set. The next batch raises `failure`. `extra_nbytes` is the memory of a scorer in
-    addition to its bank. With `decode="device"` it decodes files, and draws overlays: the image alone.
+    addition to its bank. With `decode="device"` it decodes files, otherwise than the CPU would scale them, and draws
+    overlays: the file alone. What `is_unknown` it can do neither with; what `is_undrawable` it can only not draw.
     """
 
     def __init__(self, extra_nbytes: int = 0, *, decode: str = "cpu") -> None:
         self.decode = decode
         self.batches: list[int] = []
         self.drawings: list[OverlayDrawing] = []
+        self.drawing_batches: list[int] = []
+        self.drawing_gate = _open_gate()
+        self.is_unknown: Callable[[JpegFile], bool] = lambda _: False
+        self.is_undrawable: Callable[[JpegFile], bool] = lambda _: False
         self.gate = _open_gate()
         self.failure: Exception | None = None
         self.fit_gate = _open_gate()
@@ -101,16 +107,28 @@ class FakeDetector:
             failure, self.failure = self.failure, None
             raise failure
         for number, (scorer, inputs) in enumerate(batch):
+            unknown = frozenset[int]()
+            if not isinstance(inputs, np.ndarray):
+                unknown = frozenset(at for at, file in enumerate(inputs) if self.is_unknown(file))
+                inputs = _decoded([file for at, file in enumerate(inputs) if at not in unknown], scorer)  # noqa: PLW2901
+            times = ScoringTimes(1.0, 1.0, 2.0 if self.decode == "device" else 0.0)
             try:
-                scores, times = scorer.score(_decoded(inputs, scorer))
+                scores, _ = scorer.score(inputs)
             except ValueError as error:
-                yield ScoredPart(number, error, ScoringTimes(1.0, 1.0))
+                yield ScoredPart(number, error, times, unknown)
             else:
-                yield ScoredPart(number, scores, times)
+                yield ScoredPart(number, scores, times, unknown)
 
     def draw(self, drawings: Sequence[OverlayDrawing]) -> Sequence[bytes | DeviceCodecError]:
+        self.drawing_batches.append(len(drawings))
         self.drawings += drawings
-        return [drawing.file.data for drawing in drawings]
+        assert self.drawing_gate.wait(30)
+        return [self._drawn(drawing) for drawing in drawings]
+
+    def _drawn(self, drawing: OverlayDrawing) -> bytes | DeviceCodecError:
+        if self.is_unknown(drawing.file) or self.is_undrawable(drawing.file):
+            return DeviceCodecError("made up")
+        return drawing.file.data
 
     def _scorer(self, model: ReferenceModel) -> FakeScorer:
         return FakeScorer(model, model.bank.nbytes + self._extra_nbytes)
@@ -136,11 +154,11 @@ class FakeScorer:
         return [_score(self.model, image) for image in inputs], ScoringTimes(1.0, 1.0)
 
 
-def _decoded(inputs: ScorerInputs, scorer: Scorer) -> ModelInputs:
-    if isinstance(inputs, np.ndarray):
-        return inputs
-    size_px = scorer.model.bank.input_shape.size_px
-    return np.stack([np.asarray(Image.open(io.BytesIO(file.data)).convert("RGB").resize(size_px)) for file in inputs])
+def _decoded(files: Sequence[JpegFile], scorer: Scorer) -> ModelInputs:
+    shape = scorer.model.bank.input_shape
+    images = [upright(Image.open(io.BytesIO(file.data)).convert("RGB"), file.orientation) for file in files]
+    scaled = [np.asarray(image.resize(shape.size_px, Image.Resampling.NEAREST)) for image in images]
+    return np.stack(scaled) if scaled else np.empty((0, shape.height_px, shape.width_px, 3), np.uint8)
 
 
 def fake_model(inputs: ModelInputs, options: ReferenceOptions) -> ReferenceModel:

@@ -1,6 +1,6 @@
 """A child process of a server with several fronts whose engine has a FakeDetector. Run as a program.
 
-`score` takes as long as the variable FAKE_SCORE_S says.
+`score` takes as long as the variable FAKE_SCORE_S says. It decodes on FAKE_DECODE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SlowDetector(CalibratedDetector):
 
 
 def open_slow_detector(_settings: Settings) -> Detector:
-    return SlowDetector()
+    return SlowDetector(decode=os.environ.get("FAKE_DECODE", "cpu"))
 
 
 def answer_within(bound_s: float) -> None:

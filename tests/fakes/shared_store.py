@@ -52,6 +52,7 @@ class FakeSharedStore:
         before_answer: called with the name of an operation when it has read or changed something, before it answers.
         lagging: what the next poll says in place of the truth, as an index that is behind.
         damaged: the ids that cannot be described.
+        copies: what this server has saved or loaded, also while the store is away.
     """
 
     is_durable = True
@@ -63,6 +64,7 @@ class FakeSharedStore:
         self.before_answer: Callable[[str], None] = lambda _operation: None
         self.lagging: dict[ReferenceId, Revision | None] = {}
         self.damaged: dict[ReferenceId, PatchserveError] = {}
+        self.copies: dict[tuple[ReferenceId, Revision], Reference] = {}
         self.polls = self.maintained = 0
         self._seen = 0
         self._synced_at_s = time.monotonic()
@@ -71,6 +73,7 @@ class FakeSharedStore:
     def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         self._reach()
         kept = self.memory.save(reference, base)
+        self.copies[reference.reference_id, reference.revision] = reference
         self.before_answer("save")
         return None if kept is None else KeptRevision(kept.revision, 0)
 
@@ -90,6 +93,7 @@ class FakeSharedStore:
         self._reach()
         self.loads.append(reference_id)
         found = self.memory.load(reference_id)
+        self.copies[reference_id, found.revision] = found
         self.before_answer("load")
         return found
 
@@ -132,6 +136,9 @@ class FakeSharedStore:
             found = self.memory.describe(reference_id)
         self.before_answer("look_up")
         return found
+
+    def load_copy(self, info: ReferenceInfo) -> Reference | None:
+        return self.copies.get((info.reference_id, info.revision))
 
     def synced_age_s(self) -> float:
         return time.monotonic() - self._synced_at_s

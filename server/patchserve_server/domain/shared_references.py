@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 
 
@@ -32,6 +32,15 @@ class SharedReferences(Protocol):
         Raises:
             ReferenceDamagedError: its records are damaged.
             StorageUnavailableError: it cannot be read.
+        """
+
+    def load_copy(self, info: ReferenceInfo) -> Reference | None:
+        """The revision that was described so, verified, from what this server has copied; None: it has not all of it.
+
+        The store is not asked, so this revision may no longer be current.
+
+        Raises:
+            StorageUnavailableError: the copies cannot be read.
         """
 
     def synced_age_s(self) -> float:

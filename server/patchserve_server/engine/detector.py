@@ -46,7 +46,7 @@ from patchserve_server.engine.patchcore.reference_views import (
     with_views,
 )
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
-from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.patchcore.scorer import PatchCoreScorer, index_of
 from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
 from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit, subspace_fit_nbytes
 from patchserve_server.engine.patchcore.tiles_of_region import int8_samples
@@ -55,7 +55,6 @@ from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.device_search import DeviceIndex
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
 from patchserve_server.engine.search.search_choice import SearchChoice
-from patchserve_server.engine.search.search_product import SearchProduct
 
 _NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch's neighbors in other images
 
@@ -64,13 +63,7 @@ class PatchCoreDetector:
     """Implements `domain.ports.Detector`. Safe to use from several threads at once."""
 
     def __init__(self, backbone: Backbone, search: SearchChoice | None = None, codec: Codec | None = None) -> None:
-        """Needs nothing else.
-
-        Args:
-            backbone: with its weights, on its device.
-            search: how searches run; None: in fp32, with as many threads as torch uses.
-            codec: of the device, if it decodes files.
-        """
+        """`search`: None: in fp32, with as many threads as torch uses. `codec`: of the device, if it decodes files."""
         self._backbone = backbone
         self._codec = codec
         self._threads = torch.get_num_threads()
@@ -182,7 +175,7 @@ class PatchCoreDetector:
         device, bank, options = self._backbone.device, model.bank, model.options
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
         runtime = self._runtime_for(bank.inputs, options, roi_mask, _ignore_progress)
-        index = _index_of(bank, device, approximate=options.approximate_search, product=self._search.product)
+        index = index_of(bank, device, approximate=options.approximate_search, product=self._search.product)
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
         if runtime.nbytes:
@@ -223,13 +216,13 @@ class PatchCoreDetector:
     def score_batch(self, batch: Sequence[tuple[Scorer, ScorerInputs]]) -> Iterator[ScoredPart]:
         parts, on_device = list[Part](), list[DevicePart]()
         for number, (scorer, inputs) in enumerate(batch):
-            if not isinstance(scorer, PatchCoreScorer) or not isinstance(inputs, np.ndarray):
-                raise TypeError(f"This detector cannot score {type(inputs).__name__} with {scorer}.")
+            if not isinstance(scorer, PatchCoreScorer):
+                raise TypeError(f"This detector did not open {scorer}.")
             if scorer.plan is None:
                 parts.append(Part(number, scorer.pipeline, scorer.index, inputs))
             else:
                 on_device.append(DevicePart(number, scorer.pipeline, scorer.index, inputs, plan=scorer.plan))
-        return score_on_device(on_device) if on_device else score_parts(parts)
+        return score_on_device(on_device, self._codec) if on_device else score_parts(parts)
 
     def draw(self, drawings: Sequence[OverlayDrawing]) -> Sequence[bytes | DeviceCodecError]:
         if self._codec is None:
@@ -336,21 +329,6 @@ class PatchCoreDetector:
         plan = DevicePlan.build(pipeline, index)
         warm_up(plan, index)  # no request meets a shape or a number of images that is new to the device
         return PatchCoreScorer(model, pipeline, index, nbytes + plan.nbytes, plan)
-
-
-def _index_of(
-    bank: Bank, device: torch.device, *, approximate: bool, product: SearchProduct
-) -> BankIndex | PatchSubspace:
-    """The bank on the device, prepared for scoring."""
-    if isinstance(bank, Subspace):
-        return PatchSubspace(torch.from_numpy(bank.mean).to(device), torch.from_numpy(bank.basis).to(device))
-    return BankIndex.build(
-        torch.from_numpy(bank.patches).to(device),
-        places=torch.from_numpy(bank.grid_index).to(device),
-        spacing=torch.from_numpy(bank.spacing).to(device),
-        approximate=approximate,
-        product=product,
-    )
 
 
 def _shape_of(inputs: ModelInputs) -> InputShape:

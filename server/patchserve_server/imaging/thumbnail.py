@@ -45,7 +45,8 @@ def draw_thumbnail(
 ) -> bytes:
     """A JPEG of a model input or a small image (H, W, 3) in the proportions of its source.
 
-    With the heat map (H, W) if it is anomalous. Its longer side has THUMBNAIL_SIDE_PX, or as many pixels as the source if that is smaller.
+    With the heat map (H, W) if it is anomalous. Its longer side has THUMBNAIL_SIDE_PX, or as many pixels as its source
+    if that is smaller.
     """
     size_px = overlay_size(source_size_px, THUMBNAIL_SIDE_PX)
     pixels = cv2.resize(image, size_px).astype(np.uint8, copy=False)  # (H, W, 3)

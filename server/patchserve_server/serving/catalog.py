@@ -70,7 +70,8 @@ class Catalog:
         self._listeners = Listeners()
         self.shared = None if sharing is None else self._shared_view(sharing, everybody_knows)
         self._view: StoreView = self.shared or OwnStoreView(self._known, FOLDER if store.is_durable else MEMORY)
-        self._opener = ReferenceOpener(store, self._view, detector, opening, events)
+        shared = None if sharing is None else sharing.references
+        self._opener = ReferenceOpener(store, self._view, detector, opening, events, shared=shared)
         self._open = OpenReferences(
             self._opener.open,
             detector.open_nbytes,

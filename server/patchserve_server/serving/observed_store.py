@@ -39,6 +39,9 @@ class ObservedSharedReferences:
     def look_up(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         return _told(self._events, "look_up", reference_id, lambda: self._shared.look_up(reference_id))
 
+    def load_copy(self, info: ReferenceInfo) -> Reference | None:
+        return _told(self._events, "load_copy", info.reference_id, lambda: self._shared.load_copy(info))
+
     def maintain(self) -> None:
         _told(self._events, "maintain", None, self._shared.maintain)
 

@@ -144,7 +144,10 @@ class SharedStoreView:
 
     def check_reachable(self) -> None:
         if not self._is_reachable:
-            message = "The store of references cannot be reached now, so only references that are open here are served."
+            message = (
+                "The store of references cannot be reached now, so only references that are open here, or whose copies "
+                "this server has, are served."
+            )
             raise StorageUnavailableError(message, retry_after_s=_RETRY_AFTER_S)
 
     async def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:

@@ -17,8 +17,9 @@ from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.store.damage import current_damage_errors, previous_damage_errors
+from patchserve_server.store.descriptions import info_of, reference_of
 from patchserve_server.store.folder_lock import FolderLock
-from patchserve_server.store.generation import GenerationContent, OpenGeneration, is_generation
+from patchserve_server.store.generation import OpenGeneration, is_generation
 from patchserve_server.store.leftovers import reference_folders, remove_leftovers
 from patchserve_server.store.os_errors import startup_errors, storage_errors
 from patchserve_server.store.pointer import find_pointer, read_pointer
@@ -88,7 +89,7 @@ class FolderReferenceStore:
         """
         with self._open_current(reference_id) as (pointer, kept, generation):
             content = generation.read()
-        return _reference(pointer, pointer, content, kept)
+        return reference_of(pointer, pointer, content, kept)
 
     def describe(self, reference_id: ReferenceId) -> ReferenceInfo:
         """The description of the current revision: its manifest is read, and of its arrays only the shapes.
@@ -97,7 +98,7 @@ class FolderReferenceStore:
             The errors of `load`.
         """
         with self._open_current(reference_id) as (pointer, kept, generation):
-            return _info(pointer, pointer, generation, kept)
+            return info_of(pointer, pointer, generation.manifest, generation.described(), kept)
 
     @contextmanager
     def _open_current(self, reference_id: ReferenceId) -> Iterator[tuple[Pointer, Revision | None, OpenGeneration]]:
@@ -120,7 +121,7 @@ class FolderReferenceStore:
         """
         with self._open_previous(reference_id) as (pointer, previous, generation):
             content = generation.read()
-        return _reference(pointer, previous, content, None)
+        return reference_of(pointer, previous, content, None)
 
     def describe_previous(self, reference_id: ReferenceId) -> ReferenceInfo:
         """The description of the previous revision: its manifest is read, and of its arrays only the shapes.
@@ -129,7 +130,7 @@ class FolderReferenceStore:
             The errors of `load_previous`.
         """
         with self._open_previous(reference_id) as (pointer, previous, generation):
-            return _info(pointer, previous, generation, None)
+            return info_of(pointer, previous, generation.manifest, generation.described(), None)
 
     @contextmanager
     def _open_previous(self, reference_id: ReferenceId) -> Iterator[tuple[Pointer, PreviousRevision, OpenGeneration]]:
@@ -217,32 +218,3 @@ def _kept(folder: Path, pointer: Pointer) -> KeptRevision | None:
     if previous is None or not is_generation(folder / previous.revision):
         return None
     return KeptRevision(Revision(previous.revision), nbytes=0)
-
-
-def _reference(
-    pointer: Pointer, made: Pointer | PreviousRevision, content: GenerationContent, previous: Revision | None
-) -> Reference:
-    return Reference(
-        reference_id=ReferenceId(pointer.reference_id),
-        revision=Revision(made.revision),
-        create_time=pointer.create_time,
-        update_time=made.update_time,
-        model=content.model,
-        images=content.images,
-        previous_revision=previous,
-        operation=made.operation,
-    )
-
-
-def _info(
-    pointer: Pointer, made: Pointer | PreviousRevision, generation: OpenGeneration, previous: Revision | None
-) -> ReferenceInfo:
-    return ReferenceInfo(
-        reference_id=ReferenceId(pointer.reference_id),
-        revision=Revision(made.revision),
-        create_time=pointer.create_time,
-        update_time=made.update_time,
-        operation=made.operation,
-        previous_revision=previous,
-        **generation.described(),
-    )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import Bank, Reference, ReferenceModel
 from patchserve_server.domain.reference_image import ReferenceImage
-from patchserve_server.store.bank_file import BankFile, write_bank
+from patchserve_server.store.bank_file import BankFile, DescribedBank, write_bank
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import exists, is_plain_folder, read_small_file, try_remove, write_synced
 from patchserve_server.store.records import MANIFEST_VERSION, Manifest, decode_manifest, decode_record, encode_record
@@ -124,30 +123,18 @@ class OpenGeneration:
         if folder.is_symlink():
             raise DamageError("its revision is a link to another folder")
         manifest = read_small_file(folder / MANIFEST_NAME, "manifest", MAX_MANIFEST_BYTES)
-        self._manifest = decode_manifest(manifest)
-        if self._manifest.revision != (folder.name if revision is None else revision):
+        self.manifest = decode_manifest(manifest)
+        if self.manifest.revision != (folder.name if revision is None else revision):
             raise DamageError("its manifest belongs to another revision")
         self._bank = BankFile(folder / BANK_NAME)
 
-    def described(self) -> dict[str, Any]:
-        """The fields of a `ReferenceInfo` that are in the files. The arrays are not read, and no digest is checked.
+    def described(self) -> DescribedBank:
+        """What the shapes of the arrays say. They are not read, and no digest is checked.
 
         Raises:
             DamageError: the arrays do not have the shapes of a bank.
         """
-        manifest, bank = self._manifest, self._bank.described()
-        return {
-            "spec": manifest.spec,
-            "options": manifest.options,
-            "calibration": manifest.calibration,
-            "sensitivity": manifest.sensitivity,
-            "views_per_image": manifest.views_per_image,
-            "images": manifest.images or (ReferenceImage(),) * bank.image_count,
-            "input_shape": bank.input_shape,
-            "patch_count": bank.vector_count,
-            "feature_dim": bank.feature_dim,
-            "bank_bytes": bank.nbytes,
-        }
+        return self._bank.described()
 
     def read(self) -> GenerationContent:
         """The content. Its digest is checked against the revision.
@@ -155,7 +142,7 @@ class OpenGeneration:
         Raises:
             DamageError: the digest differs from the revision, or the bank file is damaged.
         """
-        return verified_content(self._manifest, self._bank.read())
+        return verified_content(self.manifest, self._bank.read())
 
 
 def verified_content(manifest: Manifest, bank: Bank) -> GenerationContent:

@@ -274,6 +274,57 @@ async def test_while_the_store_is_away_what_is_open_serves_and_nothing_changes(
     await publish(other.catalog, reference("a", level=2))
 
 
+async def left_memory(memory: SharedMemory, factory: CatalogFactory, one: Replica, *, told: bool = True) -> Replica:
+    """A server that has described A, B and C, of which B and C are open and A and B have been; the store is away."""
+    size = reference(images=3).model.bank.nbytes
+    other = Replica(memory, factory, max_bytes=2 * size)
+    for name in (A, B, C):
+        await publish(one.catalog, reference(name, images=3))
+        await current(other.catalog, name)
+    assert other.catalog.open_ids() == [B, C]
+    await other.poll()
+    other.store.loads.clear()
+    memory.away = True
+    if told:
+        with pytest.raises(StorageUnavailableError):
+            await other.poll()
+    return other
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["a poll has failed", "no poll has failed yet"])
+async def test_while_the_store_is_away_what_left_memory_opens_from_its_copy(
+    memory: SharedMemory, factory: CatalogFactory, one: Replica, told: bool
+) -> None:
+    other = await left_memory(memory, factory, one, told=told)
+    for name in (A, B, C, A):
+        async with other.catalog.use(name) as opened:
+            assert opened.info == reference(name, images=3).info
+    assert other.store.loads == [], "and the store is not asked when it is known to be away"
+    other.store.copies.clear()
+    with pytest.raises(StorageUnavailableError, match="did not answer" if not told else "cannot be reached now"):
+        await current(other.catalog, B)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["replaced", "deleted"])
+async def test_what_opened_from_its_copy_is_not_served_any_more_when_the_store_is_back_and_has_something_else(
+    memory: SharedMemory, factory: CatalogFactory, one: Replica, is_deleted: bool
+) -> None:
+    other = await left_memory(memory, factory, one)
+    assert await current(other.catalog, A) == reference(A, images=3).info
+    memory.away = False
+    if is_deleted:
+        await one.catalog.delete(A)
+    else:
+        new = await publish(one.catalog, reference(A, level=2, images=3))
+    del memory.changed[-1]  # the server that made this change was killed before it told the index
+    await other.poll()
+    if is_deleted:
+        with pytest.raises(ReferenceNotFoundError):
+            await current(other.catalog, A)
+    else:
+        assert await current(other.catalog, A) == new.info
+
+
 async def test_what_became_of_a_change_without_an_answer_is_found_out(one: Replica) -> None:
     old, new = await publish(one.catalog, reference(level=1)), reference(level=2)
 

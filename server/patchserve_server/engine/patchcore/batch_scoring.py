@@ -18,7 +18,7 @@ from torch import Tensor
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.ports import ScoredPart, ScoringTimes
+from patchserve_server.domain.ports import ScoredPart, ScorerInputs, ScoringTimes
 from patchserve_server.engine.backbone.devices import synchronize
 from patchserve_server.engine.patchcore.patch_scores import PatchScores
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
@@ -34,7 +34,7 @@ class Part:
     number: int
     pipeline: Pipeline
     index: BankIndex | PatchSubspace
-    inputs: ModelInputs  # (B, H, W, 3)
+    inputs: ScorerInputs  # (B, H, W, 3); or files, which only a device takes
     scores: list[RawScores] = field(default_factory=list)
     failure: Exception | None = None
     _masked: ModelInputs | None = None  # the images that are scored at the moment
@@ -57,10 +57,20 @@ class Part:
             for tiles in groups:
                 yield Step(self, images, tiles, is_first=tiles is groups[0], is_last=tiles is groups[-1])
 
+    def model_inputs(self, images: range) -> ModelInputs:
+        """Some of the images, (b, H, W, 3).
+
+        Raises:
+            TypeError: they are files.
+        """
+        if not isinstance(self.inputs, np.ndarray):
+            raise TypeError("This detector takes model inputs, and no files.")
+        return self.inputs[images.start : images.stop]
+
     def cut(self, step: Step) -> ModelInputs:
         """What the network sees: (b * T, h, w, 3)."""
         if step.is_first or self._masked is None:
-            self._masked = self.pipeline.mask(self.inputs[step.images.start : step.images.stop])
+            self._masked = self.pipeline.mask(self.model_inputs(step.images))
         return self.pipeline.tiling.cut(self._masked, step.tiles)
 
     def search(self, step: Step, patches: Tensor) -> None:
@@ -102,6 +112,7 @@ class Step:
 
 @dataclass(slots=True)
 class Clock:
+    decode_s: float = 0.0
     embed_s: float = 0.0
     search_s: float = 0.0
     _since_s: float = field(default_factory=time.perf_counter)
@@ -113,7 +124,7 @@ class Clock:
 
     @property
     def times(self) -> ScoringTimes:
-        return ScoringTimes(embed_ms=1000 * self.embed_s, search_ms=1000 * self.search_s)
+        return ScoringTimes(1000 * self.embed_s, 1000 * self.search_s, 1000 * self.decode_s)
 
 
 @torch.inference_mode()

@@ -1,24 +1,30 @@
 """Scores batches on a GPU: one transfer in and one out for each pass of the network, and no wait in between.
 
+Of files, the transfer in is that of the device's decoder, which has a stream of its own: only for it is waited there.
+
 What a batch contains never decides what is launched. So the device always has work, while the next batch is decoded.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import RawScores
+from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.ports import ScoredPart
 from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.backbone.devices import Stopwatch, memory_error
+from patchserve_server.engine.codec import Codec
 from patchserve_server.engine.patchcore.batch_scoring import Clock, Part, Step, passes
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.patch_scores import Neighbors, PatchScores
@@ -30,10 +36,11 @@ from patchserve_server.engine.search.device_search import DeviceIndex, search_on
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class DevicePart(Part):
-    """The model inputs of one reference, and what is on the device of them."""
+    """The images of one reference, and what is on the device of them."""
 
     plan: DevicePlan
-    on_device: dict[int, Tensor] = field(default_factory=dict)  # covered images by the number of the first
+    undecoded: set[int] = field(default_factory=set)  # the numbers of files
+    on_device: dict[int, Tensor] = field(default_factory=dict)  # covered images (b, H, W, 3) by the number of the first
     searched: list[_Searched] = field(default_factory=list)  # of images that still have tiles to search
 
     @contextmanager
@@ -48,12 +55,39 @@ class DevicePart(Part):
 
     def going_back(self) -> Callable[[], None]:
         """What forgets all that is found from now on."""
-        on_device, searched, scores = dict(self.on_device), list(self.searched), list(self.scores)
+        on_device, undecoded = dict(self.on_device), set(self.undecoded)
+        searched, scores = list(self.searched), list(self.scores)
 
         def go_back() -> None:
-            self.on_device, self.searched, self.scores = on_device, searched, scores
+            self.on_device, self.undecoded, self.searched, self.scores = on_device, undecoded, searched, scores
 
         return go_back
+
+    @property
+    def has_files(self) -> bool:
+        return not isinstance(self.inputs, np.ndarray)
+
+    def files(self, images: range) -> Sequence[JpegFile]:
+        return [file for file in self.inputs[images.start : images.stop] if isinstance(file, JpegFile)]
+
+    def take(self, images: range, decoded: Sequence[Tensor | DeviceCodecError]) -> None:
+        """What the files of these images are on the device, (H, W, 3) each."""
+        pixels = [one for one in decoded if isinstance(one, Tensor)]
+        self.undecoded |= {number for number, one in zip(images, decoded, strict=True) if not isinstance(one, Tensor)}
+        if pixels:
+            self.on_device[images.start] = self.plan.cover(torch.stack(pixels))
+
+    def has_none_of(self, step: Step) -> bool:
+        """Whether no file of these images is decoded."""
+        return self.has_files and step.images.start not in self.on_device
+
+    @property
+    def is_done(self) -> bool:
+        return self.failure is not None or len(self.scores) + len(self.undecoded) == len(self.inputs)
+
+    @property
+    def outcome(self) -> Sequence[RawScores] | Exception:
+        return self.scores if self.failure is None else self.failure
 
     @property
     def images_per_step(self) -> int:
@@ -142,17 +176,18 @@ class _Outcome:
 
 
 @torch.inference_mode()
-def score_on_device(parts: Sequence[DevicePart]) -> Iterator[ScoredPart]:
-    """As `score_parts`, for references whose pipelines have one `DeviceRuntime`."""
+def score_on_device(parts: Sequence[DevicePart], codec: Codec | None = None) -> Iterator[ScoredPart]:
+    """As `score_parts`, for references whose pipelines have one `DeviceRuntime`. `codec`: if a part has files."""
     clock = Clock()
-    by_number = {part.number: part for part in parts}
+    waiting = {part.number: part for part in parts}
     steps = (step for part in sorted(parts, key=lambda part: part.index.nbytes) for step in part.steps())
     for shared in passes(steps):
-        pairs = [(by_number[step.part.number], step) for step in shared]
-        _DevicePass(pairs, clock).run()
+        pairs = [(waiting[step.part.number], step) for step in shared if step.part.number in waiting]
+        _DevicePass(pairs, clock, codec).run()
         for part in dict.fromkeys(part for part, _ in pairs):
             if part.is_done:
-                yield ScoredPart(part.number, part.scores if part.failure is None else part.failure, clock.times)
+                del waiting[part.number]
+                yield ScoredPart(part.number, part.outcome, clock.times, frozenset(part.undecoded))
 
 
 @torch.inference_mode()
@@ -168,9 +203,9 @@ def warm_up(plan: DevicePlan, index: BankIndex | PatchSubspace) -> None:
 class _DevicePass:
     """One pass of the network for steps of several parts, from their images to their scores."""
 
-    def __init__(self, steps: Sequence[tuple[DevicePart, Step]], clock: Clock) -> None:
+    def __init__(self, steps: Sequence[tuple[DevicePart, Step]], clock: Clock, codec: Codec | None) -> None:
         self._steps = [(part, step) for part, step in steps if part.failure is None]
-        self._clock = clock
+        self._clock, self._codec = clock, codec
         self._searched = list[_Searched]()
         self._ended = list[_Ended]()
 
@@ -186,7 +221,7 @@ class _DevicePass:
             for go_back in returns:
                 go_back()
             for pair in steps:
-                _DevicePass([pair], self._clock).run()
+                _DevicePass([pair], self._clock, self._codec).run()
 
     @property
     def _parts(self) -> Iterator[DevicePart]:
@@ -196,30 +231,52 @@ class _DevicePass:
         if not self._steps:
             return
         runtime = self._steps[0][0].plan.runtime
+        self._decode()
         watch = Stopwatch(runtime.device)
         self._send(runtime)
+        if not self._steps:
+            return
         self._embed_and_search(runtime, watch)
         self._receive(runtime)
         embed_s, search_s = watch.laps_s()
         self._clock.embed_s += embed_s
         self._clock.search_s += search_s
 
+    def _decode(self) -> None:
+        """Decodes the files whose first tiles these are. It may wait, but only for the decoder of the device."""
+        begun_s = time.perf_counter()
+        files = [(part, step.images, part.files(step.images)) for part, step in self._first if part.has_files]
+        for shape in dict.fromkeys(part.pipeline.shape for part, _, _ in files):
+            of_shape = [each for each in files if each[0].pipeline.shape == shape]
+            decoded = iter(self._decoded([file for _, _, some in of_shape for file in some], shape))
+            for part, images, some in of_shape:
+                part.take(images, list(islice(decoded, len(some))))
+        if files:
+            self._clock.decode_s += time.perf_counter() - begun_s
+        self._steps = [(part, step) for part, step in self._steps if not part.has_none_of(step)]
+
+    def _decoded(self, files: Sequence[JpegFile], shape: InputShape) -> Sequence[Tensor | DeviceCodecError]:
+        if self._codec is None:
+            raise TypeError("This detector takes model inputs, and no files.")
+        return self._codec.decode(files, shape)
+
     def _send(self, runtime: DeviceRuntime) -> None:
         """Copies the images whose first tiles these are."""
-        first = [(part, step) for part, step in self._steps if step.is_first]
-        arrays = list[NDArray[np.uint8]]()
-        for part, step in list(first):
-            with part.fails_alone():
-                arrays.append(part.pipeline.checked(part.inputs[step.images.start : step.images.stop]))
-                continue
-            first.remove((part, step))
+        sent, arrays = list[tuple[DevicePart, Step]](), list[NDArray[np.uint8]]()
+        for part, step in self._first:
+            if not part.has_files:
+                with part.fails_alone():
+                    arrays.append(part.pipeline.checked(part.model_inputs(step.images)))
+                    sent.append((part, step))
         self._drop_failed()
-        for (part, step), images in zip(first, runtime.transfers.to_device(arrays) if arrays else (), strict=True):
+        for (part, step), images in zip(sent, runtime.transfers.to_device(arrays) if arrays else (), strict=True):
             part.on_device[step.images.start] = part.plan.cover(images)
 
+    @property
+    def _first(self) -> list[tuple[DevicePart, Step]]:
+        return [(part, step) for part, step in self._steps if step.is_first]
+
     def _embed_and_search(self, runtime: DeviceRuntime, watch: Stopwatch) -> None:
-        if not self._steps:
-            return
         seen = [part.plan.cut(part.on_device[step.images.start], step.tiles) for part, step in self._steps]
         layers = runtime.layers_of(seen[0] if len(seen) == 1 else torch.cat(seen))
         watch.lap()

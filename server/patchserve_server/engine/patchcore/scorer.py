@@ -10,7 +10,8 @@ import torch
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.ports import ScoredPart, ScoringTimes
-from patchserve_server.domain.reference import MemoryBank, ReferenceModel
+from patchserve_server.domain.reference import Bank, MemoryBank, ReferenceModel
+from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.patchcore.batch_scoring import Part, score_parts
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.device_scoring import DevicePart, score_on_device
@@ -18,6 +19,7 @@ from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.recall import measure_recall
+from patchserve_server.engine.search.search_product import SearchProduct
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +53,21 @@ class PatchCoreScorer:
         if self.plan is None:
             return score_inputs(self.pipeline, inputs, self.index)
         return outcome_of(score_on_device([DevicePart(0, self.pipeline, self.index, inputs, plan=self.plan)]))
+
+
+def index_of(
+    bank: Bank, device: torch.device, *, approximate: bool, product: SearchProduct
+) -> BankIndex | PatchSubspace:
+    """A bank on a device, prepared for scoring."""
+    if isinstance(bank, Subspace):
+        return PatchSubspace(torch.from_numpy(bank.mean).to(device), torch.from_numpy(bank.basis).to(device))
+    return BankIndex.build(
+        torch.from_numpy(bank.patches).to(device),
+        places=torch.from_numpy(bank.grid_index).to(device),
+        spacing=torch.from_numpy(bank.spacing).to(device),
+        approximate=approximate,
+        product=product,
+    )
 
 
 def score_inputs(

@@ -15,7 +15,6 @@ Ranks are most of what is written and read: 7.5 GB for 32 images and 75,000 rows
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch

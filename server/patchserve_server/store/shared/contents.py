@@ -31,6 +31,7 @@ from patchserve_server.store.records import Manifest, decode_manifest
 from patchserve_server.store.shared.cache import DigestCache
 from patchserve_server.store.shared.keys import BANKS, MANIFESTS, TRASH
 from patchserve_server.store.shared.records import StoredBank, StoredFile, StoredRevision
+from patchserve_server.store.shared.seen import SeenRevision
 from patchserve_server.store.shared.surroundings import Surroundings
 
 SWEEP_GRACE: Final = timedelta(hours=24)  # how old an unused object is before a sweep takes it
@@ -122,14 +123,31 @@ class Contents:
         manifest = self.manifest(stored)
         return self._read(BANKS, "bank file", stored.bank, lambda path: _read_bank(path, stored, manifest))
 
-    def _read(self, folder: str, name: str, stored: StoredFile, read: Callable[[Path], T]) -> T:
-        """What `read` makes of the file: of the copy if there is one, and if that is not damaged."""
-        digest = stored.digest
+    def find_copy(self, revision: str, seen: SeenRevision) -> GenerationContent | None:
+        """The content of a revision from the copies on disk, verified; None: they are not there, or damaged.
+
+        Raises:
+            OSError: the disk of the cache is broken.
+        """
+        manifest = self._copy(seen.manifest, lambda path: _manifest_in(path, seen.manifest, revision))
+        if manifest is None:
+            return None
+        return self._copy(seen.bank, lambda path: verified_content(manifest, BankFile(path).read()))
+
+    def _copy(self, digest: str, read: Callable[[Path], T]) -> T | None:
+        """What `read` makes of the copy; None: there is none, or it is damaged, and is removed."""
         if (kept := self._cache.find(digest)) is not None:
             try:
                 return read(kept)
             except DamageError:
                 self._cache.drop(digest)
+        return None
+
+    def _read(self, folder: str, name: str, stored: StoredFile, read: Callable[[Path], T]) -> T:
+        """What `read` makes of the file: of the copy if there is one, and if that is not damaged."""
+        digest = stored.digest
+        if (copied := self._copy(digest, read)) is not None:
+            return copied
         with self._cache.part(stored.size_bytes) as part:
             try:
                 self._with_room(lambda: self._fetch(folder, name, stored, part))
@@ -171,13 +189,18 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _read_manifest(path: Path, stored: StoredRevision) -> Manifest:
+def _manifest_in(path: Path, digest: str, revision: str) -> Manifest:
     data = read_small_file(path, "manifest", MAX_MANIFEST_BYTES)
-    if hashlib.sha256(data).hexdigest() != stored.manifest.digest:
+    if hashlib.sha256(data).hexdigest() != digest:
         raise DamageError("its manifest does not match its digest")
     manifest = decode_manifest(data)
-    if manifest.revision != stored.revision:
+    if manifest.revision != revision:
         raise DamageError("its manifest belongs to another revision")
+    return manifest
+
+
+def _read_manifest(path: Path, stored: StoredRevision) -> Manifest:
+    manifest = _manifest_in(path, stored.manifest.digest, stored.revision)
     summary = (manifest.options, _without_scores(manifest.calibration), manifest.sensitivity)
     if summary != (stored.options, stored.calibration, stored.sensitivity):
         raise DamageError("its pointer and its manifest differ")

@@ -6,8 +6,10 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.reference import Calibration, ReferenceOperation
 from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.store.bank_file import DescribedBank
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.generation import MAX_MANIFEST_BYTES
 from patchserve_server.store.records import (
@@ -64,6 +66,12 @@ class StoredBank(StoredFile):
     feature_dim: Count
     array_bytes: Bytes
 
+    @property
+    def described(self) -> DescribedBank:
+        """The shapes alone."""
+        shape = InputShape(self.height_px, self.width_px)
+        return DescribedBank(self.image_count, shape, self.vector_count, self.feature_dim, self.array_bytes)
+
 
 def _checked_manifest(file: StoredFile) -> StoredFile:
     if file.size_bytes > MAX_MANIFEST_BYTES:
@@ -106,6 +114,11 @@ class SharedPointer(SharedRecord):
     def revisions(self) -> tuple[StoredRevision, ...]:
         """The revisions that are kept."""
         return (self.current,) if self.previous is None else (self.current, self.previous)
+
+    @property
+    def kept(self) -> Revision | None:
+        """The revision that is kept besides the current one."""
+        return None if self.previous is None else self.previous.revision
 
 
 class Tombstone(SharedRecord):

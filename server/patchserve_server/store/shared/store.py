@@ -14,12 +14,12 @@ from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.store.damage import DamageError, current_damage_errors, previous_damage_errors
+from patchserve_server.store.descriptions import info_of, reference_of
 from patchserve_server.store.objects.storage import ObjectStorage
 from patchserve_server.store.os_errors import storage_errors
 from patchserve_server.store.shared.cache import DigestCache
 from patchserve_server.store.shared.contention import attempts
 from patchserve_server.store.shared.contents import Contents
-from patchserve_server.store.shared.descriptions import info_of, reference_of
 from patchserve_server.store.shared.index_objects import IndexObjects
 from patchserve_server.store.shared.index_writer import IndexWriter
 from patchserve_server.store.shared.lease import Leases
@@ -27,6 +27,7 @@ from patchserve_server.store.shared.maintenance import Job, Maintenance
 from patchserve_server.store.shared.pointer_changes import deleted, require_base, restored, saved
 from patchserve_server.store.shared.pointers import FoundPointer, Pointers
 from patchserve_server.store.shared.records import SharedPointer, StoredRevision, Tombstone
+from patchserve_server.store.shared.seen import SeenRevisions
 from patchserve_server.store.shared.surroundings import Surroundings
 from patchserve_server.store.shared.sweep import SWEEP, SWEEP_EVERY, sweep
 from patchserve_server.store.shared.synchronizing import Synchronizing
@@ -55,6 +56,7 @@ class SharedReferenceStore:
         self._closing = threading.Event()
         self._pointers = Pointers(storage)
         self._contents = Contents(storage, cache, self._surroundings)
+        self._seen = SeenRevisions()
         objects = IndexObjects(storage)
         self._index = IndexWriter(storage, objects, self._pointers, self._surroundings)
         self._sync = Synchronizing(storage, objects, self._index, self._surroundings)
@@ -102,7 +104,22 @@ class SharedReferenceStore:
             StorageFullError, StorageUnavailableError: it cannot be read.
         """
         with self._current(reference_id) as pointer:
-            return reference_of(pointer, pointer.current, self._contents.read(pointer.current))
+            content = self._contents.read(pointer.current)
+            self._seen.add(reference_id, pointer.current)
+            return reference_of(pointer, pointer.current, content, pointer.kept)
+
+    def load_copy(self, info: ReferenceInfo) -> Reference | None:
+        """The revision that was described so, from the copies on disk; None: they are not whole. Nothing is requested.
+
+        Raises:
+            StorageUnavailableError: the disk of the cache cannot be read.
+        """
+        seen = self._seen.find(info.reference_id, info.revision)
+        if seen is None:
+            return None
+        with storage_errors(f'read reference "{info.reference_id}"'):
+            content = self._contents.find_copy(info.revision, seen)
+        return None if content is None else reference_of(info, info, content, info.previous_revision)
 
     def describe(self, reference_id: ReferenceId) -> ReferenceInfo:
         """The description of the current revision: its pointer and its manifest are read.
@@ -111,7 +128,10 @@ class SharedReferenceStore:
             The errors of `load`.
         """
         with self._current(reference_id) as pointer:
-            return info_of(pointer, pointer.current, self._contents.manifest(pointer.current))
+            current = pointer.current
+            manifest = self._contents.manifest(current)
+            self._seen.add(reference_id, current)
+            return info_of(pointer, current, manifest, current.bank.described, pointer.kept)
 
     def load_previous(self, reference_id: ReferenceId) -> Reference:
         """The previous revision, verified by its digest.
@@ -121,7 +141,7 @@ class SharedReferenceStore:
             The errors of `load`.
         """
         with self._previous(reference_id) as (pointer, previous):
-            return reference_of(pointer, previous, self._contents.read(previous))
+            return reference_of(pointer, previous, self._contents.read(previous), None)
 
     def describe_previous(self, reference_id: ReferenceId) -> ReferenceInfo:
         """The description of the previous revision: the pointer and its manifest are read.
@@ -130,7 +150,7 @@ class SharedReferenceStore:
             The errors of `load_previous`.
         """
         with self._previous(reference_id) as (pointer, previous):
-            return info_of(pointer, previous, self._contents.manifest(previous))
+            return info_of(pointer, previous, self._contents.manifest(previous), previous.bank.described, None)
 
     def restore(
         self, reference_id: ReferenceId, revision: Revision, base: Revision | None = None
@@ -229,6 +249,8 @@ class SharedReferenceStore:
             with self._unsettled(reference_id, f'It is not known whether reference "{reference_id}" was changed.'):
                 is_done = self._pointers.swap(found, new)
             if is_done:
+                if isinstance(new, SharedPointer):
+                    self._seen.add(reference_id, new.current)
                 what = f'Reference "{reference_id}" was changed, but other servers may not know of it yet.'
                 with self._unsettled(reference_id, what):
                     self._index.mend([reference_id])
@@ -275,6 +297,6 @@ def _intact(found: FoundPointer) -> SharedPointer:
 
 
 def _kept(pointer: SharedPointer | Tombstone) -> KeptRevision | None:
-    if isinstance(pointer, Tombstone) or pointer.previous is None:
+    if isinstance(pointer, Tombstone) or pointer.kept is None:
         return None
-    return KeptRevision(Revision(pointer.previous.revision), nbytes=0)
+    return KeptRevision(Revision(pointer.kept), nbytes=0)

@@ -32,7 +32,7 @@ REJECTIONS: Final = (
 
 STORE_OPERATIONS: Final = (
     "save", "load", "describe", "load_previous", "describe_previous", "restore", "forget_previous", "list_ids",
-    "delete", "poll", "look_up", "maintain",
+    "delete", "poll", "look_up", "load_copy", "maintain",
 )  # fmt: skip
 
 
@@ -242,8 +242,8 @@ STORE_OPERATION_DURATION: Final = _histogram(
     ("operation", "outcome"),
     (*_SHORT_S, 30.0),
     "Operations of the store: save, load, describe, load_previous, describe_previous, restore, forget_previous, "
-    "list_ids, delete; of a shared one also poll, look_up and maintain. `outcome`: ok, absent (there is no such "
-    "reference), changed (another one is current), error.",
+    "list_ids, delete; of a shared one also poll, look_up, load_copy and maintain. `outcome`: ok, absent (there is no "
+    "such reference), changed (another one is current), error.",
     "error: the log names the cause; the disk is full, read-only or slow.",
     *((operation, "error") for operation in STORE_OPERATIONS),
 )

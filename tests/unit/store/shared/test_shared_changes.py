@@ -137,7 +137,7 @@ class SharedChanges(RuleBasedStateMachine):
             assert self.states[name] in possible, answers
             if answers:
                 self.check_content(name)
-            self.check_index(name, {answer for _, answer in answers})
+            self.check_index(name, {(change.kind, answer) for change, answer in answers})
 
     def check_content(self, name: ReferenceId) -> None:
         """No reference is half there."""
@@ -148,10 +148,12 @@ class SharedChanges(RuleBasedStateMachine):
             (saved,) = [each for each in CONTENTS[name] if each.revision == current]
             assert content(store.load(name)) == content(saved)
 
-    def check_index(self, name: ReferenceId, answers: set[str]) -> None:
-        if "unknown" in answers:
+    def check_index(self, name: ReferenceId, answers: set[tuple[str, str]]) -> None:
+        """Of changes that found nothing, a delete tells the index so: it may be the second attempt of one."""
+        said = {answer for _, answer in answers}
+        if "unknown" in said:
             self.unknown.add(name)
-        elif "done" in answers or ("absent" in answers and self.states[name] == NOTHING):
+        elif "done" in said or (("delete", "absent") in answers and self.states[name] == NOTHING):
             self.unknown.discard(name)
         if name not in self.unknown:
             assert indexed(self.bucket).get(name) == self.states[name][0]

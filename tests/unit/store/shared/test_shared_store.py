@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,45 @@ def test_a_damaged_copy_on_disk_is_fetched_again(started: Started, tmp_path: Pat
     server.bucket.calls.clear()
     assert content(server.store.load(PARCEL)) == content(FIRST)
     assert server.bucket.calls == {"get": 1}, "only the pointer: the copies are whole again"
+
+
+@pytest.mark.parametrize("how", ["saved", "loaded", "restored", "described after an earlier load"])
+def test_copies_of_what_a_server_has_seen_are_read_without_a_request(started: Started, how: str) -> None:
+    server, other = started(), started()
+    other.store.save(FIRST)
+    other.store.save(SECOND)
+    wanted = SECOND
+    if how == "saved":
+        server.store.save(wanted := THIRD)
+    elif how == "restored":
+        server.store.load_previous(PARCEL)
+        server.store.restore(PARCEL, FIRST.revision)
+        wanted = FIRST
+    else:
+        server.store.load(PARCEL)
+    info = server.store.describe(PARCEL) if how != "saved" else replace(wanted.info, previous_revision=SECOND.revision)
+    server.bucket.calls.clear()
+    copied = server.store.load_copy(info)
+    assert copied is not None
+    assert content(copied) == content(wanted)
+    assert (copied.info, copied.previous_revision) == (info, info.previous_revision)
+    assert server.bucket.calls == {}
+
+
+def test_there_is_no_copy_of_what_was_only_described_of_what_is_damaged_or_of_another_revision(
+    started: Started, tmp_path: Path
+) -> None:
+    server, other = started(), started()
+    other.store.save(FIRST)
+    info = server.store.describe(PARCEL)
+    assert server.store.load_copy(info) is None, "the bank was never read"
+    server.store.load(PARCEL)
+    assert server.store.load_copy(replace(info, revision=SECOND.revision)) is None
+    for path in (tmp_path / "cache-0").iterdir():
+        data = bytearray(path.read_bytes())
+        data[-3] ^= 1
+        path.write_bytes(data)
+    assert server.store.load_copy(info) is None
 
 
 def test_a_damaged_pointer_is_refused_by_name_replaced_by_a_save_and_removed_by_a_delete(

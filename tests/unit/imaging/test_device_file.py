@@ -1,0 +1,187 @@
+"""Files for a device: their pixels are those of the image, and nothing else of it is in them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fakes.images import encoded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from patchserve_server.domain.errors import ImageTooLargeError, UndecodableImageError
+from patchserve_server.domain.images import SentImage
+from patchserve_server.domain.jpeg_file import JpegFile
+from patchserve_server.domain.raw_frame import RawFrame
+from patchserve_server.imaging import ImageLimits, decode_image, device_file
+from patchserve_server.imaging.decode import upright
+from patchserve_server.imaging.device_file import MAX_DEVICE_PIXELS
+
+LIMITS = ImageLimits()
+NOTE = b"taken in hall 7"
+
+
+def noise(width: int = 41, height: int = 27, seed: int = 1) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def oriented(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+def file_of(data: bytes) -> JpegFile | None:
+    return device_file(SentImage(data), LIMITS)
+
+
+def device_pixels(file: JpegFile) -> np.ndarray:
+    """What a device makes of it: it knows the file alone, and how to turn it."""
+    image = Image.open(io.BytesIO(file.data))
+    assert image.size == file.stored_size_px
+    return np.asarray(upright(image.convert("RGB"), file.orientation))
+
+
+def markers(data: bytes) -> set[int]:
+    return {data[at + 1] for at in range(len(data) - 1) if data[at] == 0xFF and data[at + 1] not in (0, 0xFF)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size_px=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    subsampling=st.integers(0, 2),
+    progressive=st.booleans(),
+    restarts=st.integers(0, 3),
+    gray=st.booleans(),
+    orientation=st.integers(0, 9),
+    extras=st.fixed_dictionaries({}, optional={"comment": st.just(NOTE), "icc_profile": st.just(NOTE * 9000)}),
+)
+def test_its_pixels_are_those_of_the_image(
+    *,
+    size_px: tuple[int, int],
+    subsampling: int,
+    progressive: bool,
+    restarts: int,
+    gray: bool,
+    orientation: int,
+    extras: dict[str, bytes],
+) -> None:
+    image = noise(*size_px).convert("L" if gray else "RGB")
+    data = encoded(
+        image,
+        subsampling=subsampling,
+        progressive=progressive,
+        restart_marker_blocks=restarts,
+        exif=oriented(orientation),
+        **extras,
+    )
+    file = file_of(data)
+    assert file is not None
+    np.testing.assert_array_equal(device_pixels(file), np.asarray(decode_image(data, LIMITS)))
+    assert NOTE not in file.data
+    assert b"Exif" not in file.data
+    assert file.nbytes < len(data)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def inserted(before: int, marker: int, body: bytes) -> bytes:
+    """A progressive file with one more segment before the last one of a kind."""
+    data = encoded(noise(), progressive=True)
+    at = data.rindex(bytes([0xFF, before]))
+    return data[:at] + segment(marker, body) + data[at:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        inserted(0xC4, 0xFE, NOTE),
+        inserted(0xDA, 0xE1, b"Exif\0\0" + NOTE),
+        encoded(noise()) + encoded(noise(seed=2)),
+        encoded(noise()) + NOTE,
+        encoded(noise())[:2] + b"\xff\xff\xff" + encoded(noise())[2:],
+    ],
+    ids=["a comment between scans", "EXIF between scans", "another image behind it", "text behind it", "fill bytes"],
+)
+def test_what_is_elsewhere_than_at_the_begin_is_removed_as_well(data: bytes) -> None:
+    file = file_of(data)
+    assert file is not None
+    assert NOTE not in file.data
+    assert not markers(file.data) & {*range(0xE0, 0xF0), 0xFE}
+    assert file.data.endswith(b"\xff\xd9")
+    assert file.data.count(b"\xff\xd8") == 1
+    np.testing.assert_array_equal(device_pixels(file), np.asarray(decode_image(data, LIMITS)))
+
+
+def changed_frame(change: Callable[[bytearray, int], None]) -> bytes:
+    data = bytearray(encoded(noise()))
+    change(data, data.index(b"\xff\xc0"))
+    return bytes(data)
+
+
+def with_ids(ids: bytes) -> bytes:
+    data = bytearray(encoded(noise()))
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    data[frame + 10 : frame + 19 : 3] = ids
+    data[scan + 5 : scan + 11 : 2] = ids
+    return bytes(data)
+
+
+def with_sampling(sampling: int) -> bytes:
+    """The brightness has other sampling factors: in the header; what follows has too few pixels then, or too many."""
+
+    def change(data: bytearray, frame: int) -> None:
+        data[frame + 11] = sampling
+
+    return changed_frame(change)
+
+
+OTHERS = {
+    "PNG": encoded(noise(), "PNG"),
+    "no bytes": b"",
+    "CMYK": encoded(noise().convert("CMYK")),
+    "RGB by Adobe's marker": encoded(noise(), keep_rgb=True),
+    "components that count from 0": with_ids(b"\0\1\2"),
+    "components named R, G, B": with_ids(b"RGB"),
+    "extended": changed_frame(lambda data, frame: data.__setitem__(frame + 1, 0xC1)),
+    "a number of lines at its end": encoded(noise())[:-2] + segment(0xDC, b"\0\x1b") + b"\xff\xd9",
+    "thousands of comments": encoded(noise())[:2] + segment(0xFE, b"") * 1200 + encoded(noise())[2:],
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_a_device_may_read_otherwise_is_for_the_cpu(name: str) -> None:
+    assert file_of(OTHERS[name]) is None
+
+
+def test_pixels_of_a_camera_are_for_the_cpu() -> None:
+    assert device_file(SentImage(RawFrame(np.zeros((4, 4, 3), np.uint8))), LIMITS) is None
+
+
+def test_an_image_that_is_large_when_it_is_decoded_is_for_the_cpu() -> None:
+    width = 8192
+    image = Image.new("L", (width, MAX_DEVICE_PIXELS // width + 1))
+    assert device_file(SentImage(encoded(image)), LIMITS) is None
+
+
+def test_limits_are_checked_and_named_as_ever() -> None:
+    data = encoded(noise())
+    for limits in (ImageLimits(max_bytes=len(data) - 1), ImageLimits(max_pixels=41 * 27 - 1)):
+        with pytest.raises(ImageTooLargeError) as caught:
+            device_file(SentImage(data), limits)
+        with pytest.raises(ImageTooLargeError) as expected:
+            decode_image(data, limits)
+        assert str(caught.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_file_that_is_not_whole_is_refused(progressive: bool) -> None:
+    data = encoded(noise(), progressive=progressive)
+    for share in (0.5, 0.9):
+        with pytest.raises(UndecodableImageError, match="truncated"):
+            file_of(data[: int(share * len(data))])

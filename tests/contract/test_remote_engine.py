@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,7 +16,10 @@ import pytest
 from fakes.certificates import Authority
 from fakes.detector import FakeDetector
 from fakes.gray import gray_input, gray_png
+from fakes.images import card, encoded, noise
+from fakes.jpegs import gray_file
 from fakes.waiting import settle, until
+from PIL import Image
 
 from patchserve_server.access.certificates import reloading_identity
 from patchserve_server.access.link_tls import LinkTls
@@ -33,7 +36,11 @@ from patchserve_server.domain.errors import (
     UndecodableImageError,
 )
 from patchserve_server.domain.events import NOBODY
+from patchserve_server.domain.images import SentImage
+from patchserve_server.domain.inspection import HeatmapScale
+from patchserve_server.domain.jpeg_file import DeviceCodecError
 from patchserve_server.domain.load_cost import LoadedReference
+from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.domain.reference import CalibrationMethod, ReferenceOperation, ScoreSpread
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
@@ -44,7 +51,7 @@ from patchserve_server.fronts.endpoints import connect, listen
 from patchserve_server.fronts.engine_session import Engine, EngineSession
 from patchserve_server.fronts.pixels import SLOT_BYTES, SLOTS, SharedPixels
 from patchserve_server.fronts.remote_engine import RemoteEngine
-from patchserve_server.imaging import ImageLimits
+from patchserve_server.imaging import ImageLimits, device_file
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
@@ -66,7 +73,8 @@ class EngineBench:
     """An engine that listens, and the fronts that a test connects to it."""
 
     def __init__(self, pool: ThreadPoolExecutor, stack: AsyncExitStack, address: str) -> None:
-        self.detector, self.fronts, self._stack, self.address = FakeDetector(), ConnectedFronts(), stack, address
+        self.detector, self.fronts = FakeDetector(decode="device"), ConnectedFronts()
+        self._stack, self.address = stack, address
         self.catalog = Catalog(
             MemoryReferenceStore(),
             self.detector,
@@ -88,12 +96,13 @@ class EngineBench:
             max_images=10,
             max_bytes=MAX_BYTES,
         )
+        self.drawing = BatchedDrawing(self.detector, pool, workers=1, max_batch_size=4)
         self.engine = Engine(
             version=VERSION,
             detector=self.detector.info,
             catalog=self.catalog,
             batcher=Batcher(self.detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=0),
-            drawing=BatchedDrawing(self.detector, pool, workers=1, max_batch_size=4),
+            drawing=self.drawing,
             builder=builder,
             reference_images=ReferenceImages(self.catalog, pool, FairSemaphore(4)),
             transfer=ReferenceTransfer(self.catalog, self.detector, ExportedFiles(None), pool, max_bytes=MAX_BYTES),
@@ -131,6 +140,7 @@ async def engine_bench(address: str) -> AsyncIterator[EngineBench]:
             bench = EngineBench(pool, stack, address)
             stack.callback(bench.detector.gate.set)
             stack.callback(bench.detector.fit_gate.set)
+            stack.callback(bench.detector.drawing_gate.set)
             yield bench
 
 
@@ -195,6 +205,115 @@ async def test_scores_are_those_of_the_engine_with_shared_memory_and_without(ben
         assert scored.raw.image_score == expected.image_score
         np.testing.assert_array_equal(scored.raw.anomaly_map, expected.anomaly_map)
         assert scored.times.embed_ms > 0
+
+
+async def test_files_are_scored_as_by_the_engine_with_shared_memory_and_without(bench: EngineBench) -> None:
+    near, far = await bench.front(0), await bench.front(1, shares_memory=False)
+    await load(near, 100)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = device_file(SentImage(encoded(card(), exif=exif)), ImageLimits())
+    assert file is not None
+    async with bench.catalog.use(BELT) as opened:
+        expected = await bench.engine.batcher.score(opened.scorer, file, FlowKey("a"))
+    for front in (near, far):
+        async with front.references.use(BELT) as reference:
+            scored = await front.scoring.score(reference, file, FlowKey("a"))
+        assert scored.raw.image_score == expected.raw.image_score
+        np.testing.assert_array_equal(scored.raw.anomaly_map, expected.raw.anomaly_map)
+        assert scored.times == expected.times
+        assert scored.times.decode_ms > 0
+
+
+async def test_files_and_model_inputs_at_once_are_not_mixed_up(bench: EngineBench) -> None:
+    front = await bench.front()
+    await load(front, 0)
+    async with front.references.use(BELT) as reference:
+        images = [gray_file(level) if level % 2 else gray_input(level) for level in range(1, 150)]
+        calls = (front.scoring.score(reference, image, FlowKey("a")) for image in images)
+        scores = [scored.raw.image_score for scored in await asyncio.gather(*calls)]
+    assert scores == list(range(1, 150))
+
+
+async def test_a_file_that_is_larger_than_a_slot_goes_through_the_connection(bench: EngineBench) -> None:
+    front = await bench.front()
+    await load(front, 0)
+    file = device_file(SentImage(encoded(noise(900), quality=100, subsampling=0)), ImageLimits())
+    assert file is not None
+    assert file.nbytes > SLOT_BYTES
+    async with front.references.use(BELT) as reference:
+        assert (await front.scoring.score(reference, file, FlowKey("a"))).raw.image_score > 100
+
+
+async def test_what_the_device_cannot_do_is_no_failure_of_the_engine(
+    bench: EngineBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    front = await bench.front()
+    await load(front, 0)
+    bench.detector.is_unknown = lambda _: True
+    async with front.references.use(BELT) as reference:
+        for _ in range(2 * SLOTS):
+            with pytest.raises(DeviceCodecError, match="cannot decode this file"):
+                await front.scoring.score(reference, gray_file(1), FlowKey("a"))
+    with pytest.raises(DeviceCodecError, match="made up"):
+        await front.drawing.draw(overlay_drawing(), FlowKey("a"))
+    assert not caplog.records
+    bench.detector.is_unknown = lambda _: False
+    assert await score(front, 7) == 7, "every slot is given back"
+
+
+def overlay_drawing(outlines: Sequence[Sequence[tuple[int, int]]] = ()) -> OverlayDrawing:
+    levels = np.random.default_rng(1).integers(0, 256, (5, 7), np.uint8)
+    return OverlayDrawing(gray_file(50, (31, 17)), levels, HeatmapScale.CALIBRATED, (310, 170), outlines)
+
+
+@pytest.mark.parametrize(
+    "outlines",
+    [
+        (),
+        (((1, 2), (3, 4), (5, 60_000)), ((7, 8),)),
+        tuple(tuple((x, y) for x in range(120)) for y in range(1000)),
+    ],
+    ids=["none", "two", "more than a head has room for"],
+)
+async def test_a_drawing_arrives_as_it_was_sent(
+    bench: EngineBench, outlines: Sequence[Sequence[tuple[int, int]]]
+) -> None:
+    sent = overlay_drawing(outlines)
+    assert await (await bench.front()).drawing.draw(sent, FlowKey("a")) == sent.file.data
+    (arrived,) = bench.detector.drawings
+    np.testing.assert_array_equal(arrived.heat_levels, sent.heat_levels)
+    assert (arrived.file.data, arrived.file.size_px) == (sent.file.data, sent.file.size_px)
+    assert (arrived.scale, arrived.size_px, arrived.outlines) == (sent.scale, sent.size_px, outlines)
+
+
+async def test_a_front_whose_engine_is_lost_draws_nothing(bench: EngineBench) -> None:
+    front = await bench.front()
+    bench.detector.drawing_gate.clear()
+    drawing = asyncio.create_task(front.drawing.draw(overlay_drawing(), FlowKey("a")))
+    await until(lambda: bool(bench.detector.drawing_batches))
+    front.close()
+    with pytest.raises(EngineLostError):
+        await drawing
+    with pytest.raises(EngineLostError):
+        await front.drawing.draw(overlay_drawing(), FlowKey("a"))
+    bench.detector.drawing_gate.set()
+
+
+async def test_an_overlay_is_not_drawn_for_a_front_that_has_gone(bench: EngineBench) -> None:
+    one, other = await bench.front(0), await bench.front(1)
+    bench.detector.drawing_gate.clear()
+    running = asyncio.create_task(other.drawing.draw(overlay_drawing(), FlowKey("b")))
+    await until(lambda: bool(bench.detector.drawing_batches))
+    waiting = [asyncio.create_task(one.drawing.draw(overlay_drawing(), FlowKey("a"))) for _ in range(3)]
+    waiting[0].cancel()
+    await until(lambda: bench.drawing.waiting == 2)
+    one.close()
+    await until(lambda: not bench.drawing.waiting)
+    bench.detector.drawing_gate.set()
+    await running
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert bench.detector.drawing_batches == [1]
 
 
 async def test_many_images_at_once_are_not_mixed_up(bench: EngineBench) -> None:

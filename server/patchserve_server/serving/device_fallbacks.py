@@ -27,7 +27,7 @@ class DeviceFallbacks:
             # Outside of this call: it is about many.
             Context().run(
                 _log.warning,
-                "The device could not decode or draw %s, and the CPU does: %s",
+                "The device could not decode or draw %s, so the CPU did: %s",
                 counted(due[0], "JPEG"),
                 error,
             )

@@ -50,6 +50,11 @@ class BatchedDrawing:
         self._started_s: set[float] = set()  # of the batches that are being drawn
 
     @property
+    def waiting(self) -> int:
+        """How many overlays wait for a batch. Any thread may ask."""
+        return len(self._queue)
+
+    @property
     def longest_s(self) -> float:
         """How long the oldest of the batches that are being drawn has been drawn; 0: there is none."""
         return time.perf_counter() - min(self._started_s) if self._started_s else 0.0

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 import pytest
 from fakes.detector import FakeDetector, FakeScorer, fake_model
 from fakes.gray import gray_input, reference, scorer
+from fakes.jpegs import gray_file
 from fakes.references import named
 from fakes.waiting import until
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
+from patchserve_server.domain.jpeg_file import DeviceCodecError
 from patchserve_server.domain.ports import ScoredPart, Scorer, ScorerInputs, ScoringTimes
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.serving import batching
@@ -255,3 +257,47 @@ async def test_an_image_without_an_outcome_fails(pool: ThreadPoolExecutor) -> No
         assert (await calls[0]).raw.image_score == 0
         with pytest.raises(RuntimeError, match="no scores"):
             await calls[1]
+
+
+async def test_files_and_model_inputs_share_a_batch(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector(decode="device")
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=3600)
+    dark, bright = scorer(reference(level=0)), scorer(reference(level=200))
+    images = [(dark, gray_file(10)), (bright, gray_input(190)), (dark, gray_input(20)), (bright, gray_file(180))]
+    scored = await asyncio.gather(*(batcher.score(*each, FLOW) for each in images))
+    assert [each.raw.image_score for each in scored] == [10, 10, 20, 20]
+    assert detector.batches == [4]
+    assert {each.times.decode_ms for each in scored} == {2}
+
+
+async def test_a_file_that_the_device_cannot_decode_costs_no_other_image_of_its_part(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector(decode="device")
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=3600)
+    target, files = scorer(reference(level=0)), [gray_file(level) for level in (10, 20, 30, 40)]
+    detector.is_unknown = lambda file: file in (files[0], files[2])
+    outcomes = await asyncio.gather(*(batcher.score(target, file, FLOW) for file in files), return_exceptions=True)
+    assert [type(each) for each in outcomes[::2]] == [DeviceCodecError, DeviceCodecError]
+    assert [each.raw.image_score for each in outcomes if isinstance(each, BatchedScores)] == [20, 40]
+
+
+async def test_a_batch_whose_files_are_all_unknown_has_no_other_failure(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector(decode="device")
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
+    detector.is_unknown = lambda _: True
+    with pytest.raises(DeviceCodecError):
+        await batcher.score(scorer(reference()), gray_file(10), FLOW)
+
+
+async def test_files_of_many_pixels_form_smaller_batches(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = FakeDetector(decode="device")
+    monkeypatch.setattr(batching, "_FULL_BATCH_PIXELS", 2 * 24 * 20)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
+    target = scorer(reference(level=0))
+    detector.gate.clear()
+    calls = [asyncio.create_task(batcher.score(target, gray_file(level), FLOW)) for level in (0, 1, 2, 3)]
+    await wait_for_batches(detector, 1)
+    detector.gate.set()
+    assert [(await call).raw.image_score for call in calls] == [0, 1, 2, 3]
+    assert detector.batches == [1, 2, 1]

@@ -76,7 +76,8 @@ class NoTransfers:
 
     def to_host(self, tensors: Sequence[Tensor]) -> list[NDArray[np.float32]]:
         self.copies += 1
-        torch.cat([tensor.flatten() for tensor in tensors])
+        if tensors:
+            torch.cat([tensor.flatten() for tensor in tensors])
         return [np.zeros(tensor.shape, np.float32) for tensor in tensors]
 
 
@@ -128,7 +129,8 @@ class CountedPass:
             tile_shape = part.pipeline.tiling.tile_shape
             self.runtime.warm_up(tile_shape, part.pipeline.tiles_per_pass)
         self.transfers.copies = 0
-        with Launches() as launches:
+        launches = Launches()
+        with launches:
             outcomes = list(score_on_device(parts))
         for outcome in outcomes:
             if isinstance(outcome.scores, Exception):

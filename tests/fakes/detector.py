@@ -48,6 +48,7 @@ class FakeDetector:
     def __init__(self, extra_nbytes: int = 0, *, decode: str = "cpu") -> None:
         self.decode = decode
         self.batches: list[int] = []
+        self.files = 0  # that it has scored
         self.drawings: list[OverlayDrawing] = []
         self.drawing_batches: list[int] = []
         self.drawing_gate = _open_gate()
@@ -109,6 +110,7 @@ class FakeDetector:
         for number, (scorer, inputs) in enumerate(batch):
             unknown = frozenset[int]()
             if not isinstance(inputs, np.ndarray):
+                self.files += len(inputs)
                 unknown = frozenset(at for at, file in enumerate(inputs) if self.is_unknown(file))
                 inputs = _decoded([file for at, file in enumerate(inputs) if at not in unknown], scorer)  # noqa: PLW2901
             times = ScoringTimes(1.0, 1.0, 2.0 if self.decode == "device" else 0.0)

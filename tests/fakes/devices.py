@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fakes.images import encoded
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
+from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
+from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.device_runtime import DeviceRuntime, in_precision
-from patchserve_server.engine.backbone.graphs import EagerGraphs, Pass
+from patchserve_server.engine.backbone.graphs import Pass
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.backbone.transfers import DeviceTransfers
 from patchserve_server.engine.codec import Codec
@@ -48,20 +54,22 @@ class CountedTransfers:
 
 @dataclass
 class CountedGraphs:
-    """Counts what is captured."""
+    """Counts what is captured. As of a CUDA graph, the results of a pass are always in the same memory."""
 
     captured: int = 0
     fails_with: Exception | None = None  # the next run of a pass
 
     def capture(self, run: Pass) -> Pass:
         self.captured += 1
-        repeated = EagerGraphs().capture(run)
+        results = run()
 
         def checked() -> tuple[Tensor, ...]:
             if self.fails_with is not None:
                 failure, self.fails_with = self.fails_with, None
                 raise failure
-            return repeated()
+            for result, found in zip(results, run(), strict=True):
+                result.copy_(found)
+            return results
 
         return checked
 
@@ -86,9 +94,35 @@ def fake_device(
     return FakeDevice(detector, runtime, graphs, transfers)
 
 
-def codec_on_cpu() -> TorchCodec:
-    """The codec of a GPU with the pixels of the CPU: on it, its library decodes as Pillow does."""
-    return TorchCodec(CPU)
+def jpeg_file(image: Image.Image, orientation: int = 1, **options: object) -> JpegFile:
+    """An image as a file that a device decodes. Its quality and subsampling: as the options of Pillow say."""
+    return JpegFile(encoded(image, "JPEG", **options), image.size, orientation)
+
+
+@dataclass
+class CountedCodec:
+    """The codec of a GPU with the pixels of the CPU: on it, the same library decodes as Pillow does."""
+
+    inner: TorchCodec = field(default_factory=lambda: TorchCodec(CPU))
+    decoded: list[int] = field(default_factory=list)  # the files of each call
+    warmed: int = 0
+    fails_with: Exception | None = None  # the next call
+
+    def decode(self, files: Sequence[JpegFile], shape: InputShape) -> Sequence[Tensor | DeviceCodecError]:
+        self.decoded.append(len(files))
+        if self.fails_with is not None:
+            failure, self.fails_with = self.fails_with, None
+            raise failure
+        return self.inner.decode(files, shape)
+
+    def draw(self, drawings: Sequence[OverlayDrawing]) -> Sequence[bytes | DeviceCodecError]:
+        return self.inner.draw(drawings)
+
+    def warm_up(self) -> None:
+        self.warmed += 1
+
+    def samples(self, shape: InputShape) -> tuple[ModelInputs, ModelInputs]:
+        return self.inner.samples(shape)
 
 
 class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]

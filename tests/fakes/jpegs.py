@@ -10,8 +10,8 @@ from patchserve_server.domain.jpeg_file import JpegFile
 from patchserve_server.imaging import ImageLimits, device_file
 
 
-def gray_jpeg(level: int, size_px: tuple[int, int] = (24, 20), **options: object) -> bytes:
-    return encoded(Image.new("RGB", size_px, (level, level, level)), quality=100, **options)
+def gray_jpeg(level: int, size_px: tuple[int, int] = (24, 20)) -> bytes:
+    return encoded(Image.new("RGB", size_px, (level, level, level)), quality=100)
 
 
 def gray_file(level: int, size_px: tuple[int, int] = (24, 20)) -> JpegFile:

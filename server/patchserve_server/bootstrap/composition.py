@@ -226,6 +226,7 @@ async def open_engine(
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,
         events=events,
     )
+    drawing = create_drawing(detector, pools, limits.max_batch_size)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -237,7 +238,7 @@ async def open_engine(
         events=events,
     )
     observation.readings.add(build_readings(detector.info))
-    observation.readings.add(engine_readings(detector, catalog, batcher, limits.max_bank_bytes))
+    observation.readings.add(engine_readings(detector, catalog, batcher, drawing, limits.max_bank_bytes))
     if settings.preload is not None:
         stored = await catalog.current(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
@@ -248,7 +249,7 @@ async def open_engine(
         limits,
         catalog,
         batcher,
-        create_drawing(detector, pools, limits.max_batch_size),
+        drawing,
         builder,
         transfer,
     )

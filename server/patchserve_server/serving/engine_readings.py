@@ -9,9 +9,12 @@ from patchserve_server.domain.readings import Reading, Source
 from patchserve_server.serving import process_memory
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.drawing import BatchedDrawing
 
 
-def engine_readings(detector: Detector, catalog: Catalog, batcher: Batcher, max_bank_bytes: int) -> Source:
+def engine_readings(
+    detector: Detector, catalog: Catalog, batcher: Batcher, drawing: BatchedDrawing | None, max_bank_bytes: int
+) -> Source:
     """Reads an engine with this limit for open references."""
 
     def read() -> Iterator[Reading]:
@@ -20,7 +23,7 @@ def engine_readings(detector: Detector, catalog: Catalog, batcher: Batcher, max_
             yield Reading("bank_bytes", nbytes, (state,))
         yield Reading("bank_limit_bytes", max_bank_bytes)
         yield Reading("store_synced_age_seconds", catalog.store_synced_age_s)
-        yield Reading("queue_images", batcher.waiting)
+        yield Reading("queue_images", batcher.waiting + (0 if drawing is None else drawing.waiting))
         yield from _device_memory(detector)
 
     return read

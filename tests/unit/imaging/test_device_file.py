@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_its_pixels_are_those_of_the_image(
     restarts: int,
     gray: bool,
     orientation: int,
-    extras: dict[str, bytes],
+    extras: dict[str, Any],
 ) -> None:
     image = noise(*size_px).convert("L" if gray else "RGB")
     data = encoded(

@@ -17,7 +17,7 @@ from fakes.waiting import until
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.jpeg_file import DeviceCodecError
+from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.ports import ScoredPart, Scorer, ScorerInputs, ScoringTimes
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.serving import batching
@@ -263,7 +263,12 @@ async def test_files_and_model_inputs_share_a_batch(pool: ThreadPoolExecutor) ->
     detector = FakeDetector(decode="device")
     batcher = Batcher(detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=3600)
     dark, bright = scorer(reference(level=0)), scorer(reference(level=200))
-    images = [(dark, gray_file(10)), (bright, gray_input(190)), (dark, gray_input(20)), (bright, gray_file(180))]
+    images: list[tuple[FakeScorer, ModelInputs | JpegFile]] = [
+        (dark, gray_file(10)),
+        (bright, gray_input(190)),
+        (dark, gray_input(20)),
+        (bright, gray_file(180)),
+    ]
     scored = await asyncio.gather(*(batcher.score(*each, FLOW) for each in images))
     assert [each.raw.image_score for each in scored] == [10, 10, 20, 20]
     assert detector.batches == [4]

@@ -103,7 +103,9 @@ class Setup:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        locked = [wheel(folder / "locked", name, "1.0") for name in ("small", "torch", "torchcodec", "torchvision", "triton")]
+        locked = [
+            wheel(folder / "locked", name, "1.0") for name in ("small", "torch", "torchcodec", "torchvision", "triton")
+        ]
         locked.append(wheel(folder / "locked", "nvidia_cublas", "1.0"))
         self.lock = folder / "lock.txt"
         self.lock.write_text(

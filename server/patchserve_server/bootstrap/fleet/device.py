@@ -71,7 +71,9 @@ async def run_device(assignment: Assignment) -> None:
         )
         drawing = composition.create_drawing(detector, pools, batch_size(settings, detector.info.device))
         commands.busy_s = lambda: max(batcher.longest_s, 0.0 if drawing is None else drawing.longest_s)
-        observation.readings.add(lambda: [Reading("queue_images", batcher.waiting)])
+        observation.readings.add(
+            lambda: [Reading("queue_images", batcher.waiting + (0 if drawing is None else drawing.waiting))]
+        )
         connected = asyncio.Event()
         connecting = asyncio.create_task(
             _keep_connected(assignment, references, detector.info, observation, connected.set)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -56,7 +56,8 @@ def device_memory_errors() -> Iterator[None]:
 
 def memory_error(error: torch.OutOfMemoryError) -> MemoryBudgetError:
     """The same for an error that was kept."""
-    torch.cuda.empty_cache()
+    with suppress(RuntimeError):  # torch refuses to free anything while another thread captures a graph
+        torch.cuda.empty_cache()
     reason = str(error).partition(". ")[0]
     return MemoryBudgetError(
         f"The device has too little free memory ({reason}). Lower --max-bank-mib or --max-batch-size, or close other "
@@ -68,15 +69,15 @@ class Stopwatch:
     """Measures two laps of work on a device, without waiting for it before their end."""
 
     def __init__(self, device: torch.device) -> None:
-        self._is_gpu = device.type == "cuda"
+        self._device = device
         self._marks_s, self._events = list[float](), list[torch.cuda.Event]()
         self.lap()
 
     def lap(self) -> None:
         self._marks_s.append(time.perf_counter())
-        if self._is_gpu:
+        if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record()
+            event.record(torch.cuda.current_stream(self._device))  # a thread's current device may be another one
             self._events.append(event)
 
     def laps_s(self) -> tuple[float, float]:
@@ -85,7 +86,7 @@ class Stopwatch:
         if len(self._marks_s) == 1:
             return whole_s, 0.0
         first_s = self._marks_s[1] - self._marks_s[0]
-        if self._is_gpu:
+        if self._events:
             first_s = min(whole_s, self._events[0].elapsed_time(self._events[1]) / 1000)
         return first_s, whole_s - first_s
 
@@ -99,8 +100,14 @@ def memory_of(device: torch.device) -> DeviceMemory | None:
 
 
 def _make_cuda_reproducible() -> None:
-    """Use full float32 products and the same kernels in every run, so that equal images give equal banks."""
+    """Use full float32 products and the same kernels in every run, so that equal images give equal banks.
+
+    Sums of products of float16 and bfloat16 are float32 too, whatever parts they are added up in.
+    """
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_accumulation = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 
 Pass = Callable[[], tuple[Tensor, ...]]
 """Reads tensors that never move, and returns what it computed of them."""
+
+_log = logging.getLogger(__name__)
 
 _WARM_UP_RUNS = 3  # libraries choose their kernels in the first ones
 
@@ -30,24 +34,46 @@ class EagerGraphs:
 
 
 class CudaGraphs:
-    """CUDA graphs. All of them share one pool of memory, because only one runs at a time."""
+    """CUDA graphs. All of them share one stream and one pool of memory, because only one runs at a time.
+
+    What one pass leaves in the pool, another overwrites: results must be copied before the next pass runs.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # memory is shared on one stream only
 
     def capture(self, run: Pass) -> Pass:
-        with torch.cuda.device(self._device):
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(_WARM_UP_RUNS):
-                    run()
-            torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads go on searching while this one captures.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                results = run()
+        computing = torch.cuda.current_stream(self._device)
+        self._aside.wait_stream(computing)
+        with torch.cuda.stream(self._aside):
+            for _ in range(_WARM_UP_RUNS):
+                run()
+            try:
+                prepared = self._captured(run)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                _log.warning("A pass runs without a CUDA graph, which takes longer: %s", str(error).partition("\n")[0])
+                prepared = run
+        computing.wait_stream(self._aside)
+        return prepared
+
+    def _captured(self, run: Pass) -> Pass:
+        """Captures the current stream. `torch.cuda.graph` would first wait for the device and free the memory that
+        torch keeps, which other threads use, and would leave its stream the current one if the capture fails.
+        """
+        graph = torch.cuda.CUDAGraph()
+        # Other threads go on searching, and allocate memory, while this one captures.
+        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        try:
+            results = run()
+        except BaseException:
+            with suppress(RuntimeError):
+                graph.capture_end()
+            raise
+        graph.capture_end()
 
         def replay() -> tuple[Tensor, ...]:
             graph.replay()

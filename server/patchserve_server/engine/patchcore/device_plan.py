@@ -111,9 +111,12 @@ class DevicePlan:
     def maps(self, distances: Tensor) -> Tensor:
         """The anomaly maps (B, h, w) of distances (B, P) at all positions."""
         rows, columns = self.pipeline.grid
-        grid = distances.new_zeros((len(distances), rows * columns))
-        grid[:, self.positions] = distances
-        maps = self.stretch_rows @ grid.view(-1, rows, columns) @ self.stretch_columns.T
+        grid = distances
+        if not self.pipeline.tiling.is_whole:
+            grid = distances.new_zeros((len(distances), rows * columns))
+            grid[:, self.positions] = distances
+        stretched = grid.reshape(-1, columns) @ self.stretch_columns.T
+        maps = self.stretch_rows.expand(len(grid), -1, -1).bmm(stretched.view(len(grid), rows, -1))
         return maps if self.seen_on_map is None else maps.where(self.seen_on_map, torch.nan)
 
 

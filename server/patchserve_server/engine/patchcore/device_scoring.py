@@ -26,12 +26,10 @@ from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.backbone.devices import Stopwatch, memory_error
 from patchserve_server.engine.codec import Codec
 from patchserve_server.engine.patchcore.batch_scoring import Clock, Part, Step, passes
+from patchserve_server.engine.patchcore.device_outcome import Outcome, Searched
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
-from patchserve_server.engine.patchcore.patch_scores import Neighbors, PatchScores
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
-from patchserve_server.engine.patchcore.scoring import REWEIGHTING_NEIGHBORS, reweighted_score
 from patchserve_server.engine.search.bank_index import BankIndex
-from patchserve_server.engine.search.device_search import DeviceIndex, search_on_device
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -41,7 +39,7 @@ class DevicePart(Part):
     plan: DevicePlan
     undecoded: set[int] = field(default_factory=set)  # the numbers of files
     on_device: dict[int, Tensor] = field(default_factory=dict)  # covered images (b, H, W, 3) by the number of the first
-    searched: list[_Searched] = field(default_factory=list)  # of images that still have tiles to search
+    searched: list[Searched] = field(default_factory=list)  # of images that still have tiles to search
 
     @contextmanager
     def fails_alone(self) -> Iterator[None]:
@@ -95,86 +93,6 @@ class DevicePart(Part):
         return max(1, self.pipeline.tiles_per_pass // max(len(tiles) for tiles in self.pipeline.tile_groups))
 
 
-@dataclass(slots=True, eq=False)
-class _Searched:
-    """What a step found, until it is known whether that is certain."""
-
-    plan: DevicePlan
-    step: Step
-    patches: Tensor  # (b, P, D) float32
-    neighbors: Neighbors | None  # None: of a subspace
-    is_unresolved: Tensor | None  # (b * P,) bool
-    scores: PatchScores
-
-    @classmethod
-    def of(cls, plan: DevicePlan, step: Step, patches: Tensor) -> _Searched:
-        group, pipeline = plan.groups[tuple(step.tiles)], plan.pipeline
-        if isinstance(plan.bank, PatchSubspace):
-            scores = pipeline.scores_against(patches, plan.bank, group.positions)
-            return cls(plan, step, patches, None, None, scores)
-        images, count, dim = patches.shape
-        near = pipeline.near(group.positions.repeat(images))
-        found = search_on_device(patches.view(-1, dim), plan.bank, pipeline.neighbor_count, near)
-        neighbors = Neighbors(found.distances.view(images, count, -1), found.rows.view(images, count, -1))
-        scores = pipeline.patch_scores(neighbors, patches, plan.bank.index, group.positions, group.counted)
-        return cls(plan, step, patches, neighbors, found.is_unresolved, scores)
-
-    @property
-    def unresolved_count(self) -> Tensor:
-        """() float32."""
-        if self.is_unresolved is None:
-            return self.patches.new_zeros(())
-        return self.is_unresolved.sum().float()
-
-    def resolve(self) -> None:
-        """Searches again for the queries that are unresolved, and waits for them."""
-        plan, neighbors = self.plan, self.neighbors
-        if neighbors is None or self.is_unresolved is None or isinstance(plan.bank, PatchSubspace):
-            return
-        group, index = plan.groups[tuple(self.step.tiles)], plan.bank.index
-        queries = self.is_unresolved.nonzero()[:, 0]
-        images, count, dim = self.patches.shape
-        places = group.positions.repeat(images)[queries]
-        distances, rows = plan.pipeline.search_places(self.patches.view(-1, dim)[queries], index, places)
-        neighbors.distances.view(images * count, -1)[queries] = distances
-        neighbors.rows.view(images * count, -1)[queries] = rows
-        self.scores = plan.pipeline.patch_scores(neighbors, self.patches, index, group.positions, group.counted)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Outcome:
-    """The scores of some images of a part, on the device."""
-
-    image_scores: Tensor  # (b,) float32
-    maps: Tensor  # (b, h, w) float32
-    unresolved_count: Tensor  # () float32, of image scores
-
-    @classmethod
-    def of(cls, plan: DevicePlan, searched: Sequence[_Searched], *, is_certain: bool = False) -> _Outcome:
-        """`is_certain`: wait for the device wherever that is needed to be exact."""
-        joined = PatchScores.join([one.scores for one in searched])
-        maps, none = plan.maps(joined.distances), joined.distances.new_zeros(())
-        if joined.worst is not None and isinstance(plan.bank, DeviceIndex):
-            bank, search, doubts = plan.bank, plan.pipeline.parallel_search, [none]
-
-            def nearest(support: Tensor) -> tuple[Tensor, Tensor]:
-                if is_certain:
-                    return search.nearest(support, bank.index, REWEIGHTING_NEIGHBORS)
-                found = search_on_device(support, bank, REWEIGHTING_NEIGHBORS)
-                doubts[0] = found.is_unresolved.sum().float()
-                return found.distances, found.rows
-
-            return cls(reweighted_score(joined.worst, bank.index, nearest), maps, doubts[0])
-        distances, spacing = joined.distances, joined.spacing
-        if plan.counted is not None:
-            distances, spacing = distances.index_select(1, plan.counted), spacing.index_select(1, plan.counted)
-        return cls(plan.pipeline.scores_of_counted(distances, spacing), maps, none)
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.image_scores, self.maps, self.unresolved_count
-
-
 @torch.inference_mode()
 def score_on_device(parts: Sequence[DevicePart], codec: Codec | None = None) -> Iterator[ScoredPart]:
     """As `score_parts`, for references whose pipelines have one `DeviceRuntime`. `codec`: if a part has files."""
@@ -206,7 +124,7 @@ class _DevicePass:
     def __init__(self, steps: Sequence[tuple[DevicePart, Step]], clock: Clock, codec: Codec | None) -> None:
         self._steps = [(part, step) for part, step in steps if part.failure is None]
         self._clock, self._codec = clock, codec
-        self._searched = list[_Searched]()
+        self._searched = list[Searched]()
         self._ended = list[_Ended]()
 
     def run(self) -> None:
@@ -281,14 +199,18 @@ class _DevicePass:
         layers = runtime.layers_of(seen[0] if len(seen) == 1 else torch.cat(seen))
         watch.lap()
         stops = accumulate((len(each) for each in seen), initial=0)
+        vectors = dict[bool, Tensor]()  # of all tiles of the pass: references share what they do alike
         for (part, step), (start, stop) in zip(self._steps, pairwise(stops), strict=True):
             with part.fails_alone():
-                own = [layer[start:stop] for layer in layers]
-                searched = _Searched.of(part.plan, step, part.pipeline.patch_vectors(own, step.tiles))
+                pipeline = part.pipeline
+                if pipeline.is_paper not in vectors:
+                    vectors[pipeline.is_paper] = pipeline.vectors_of_tiles(layers)
+                patches = pipeline.tiling.core(vectors[pipeline.is_paper][start:stop], step.tiles)
+                searched = Searched.of(part.plan, step, patches)
                 self._searched.append(searched)
                 part.searched.append(searched)
                 if step.is_last:
-                    self._ended.append(_Ended(part, part.searched, _Outcome.of(part.plan, part.searched)))
+                    self._ended.append(_Ended(part, part.searched, Outcome.of(part.plan, part.searched)))
                     part.searched = []
                     del part.on_device[step.images.start]
         self._drop_failed()
@@ -298,21 +220,21 @@ class _DevicePass:
 
     def _receive(self, runtime: DeviceRuntime) -> None:
         """Copies the scores of the images that are done, and how many queries are unresolved."""
-        counts = [searched.unresolved_count for searched in self._searched]
-        found = runtime.transfers.to_host(
-            [*counts, *(tensor for ended in self._ended for tensor in ended.outcome.tensors)]
-        )
-        unresolved = [one for one, count in zip(self._searched, found, strict=False) if count]
-        results = list(zip(*[iter(found[len(counts) :])] * 3, strict=True))
-        doubtful = [ended for ended, (_, _, count) in zip(self._ended, results, strict=True) if count]
-        for searched in unresolved:
-            searched.resolve()
-        for number, ended in enumerate(self._ended):
-            if ended in doubtful or any(searched in unresolved for searched in ended.searched):
-                exact = _Outcome.of(ended.part.plan, ended.searched, is_certain=True)
-                results[number] = tuple(runtime.transfers.to_host(exact.tensors))
-            scores, maps, _ = results[number]
-            ended.part.scores += [RawScores(float(score), one) for score, one in zip(scores, maps, strict=True)]
+        searched, ended = self._searched, self._ended
+        counts = [*(one.unresolved_count for one in searched), *(end.outcome.unresolved_count for end in ended)]
+        results = [tensor for end in ended for tensor in (end.outcome.image_scores, end.outcome.maps)]
+        copied = iter(runtime.transfers.to_host([*(count for count in counts if count is not None), *results]))
+        is_uncertain = [count is not None and bool(next(copied)) for count in counts]
+        unresolved = [one for one, is_one in zip(searched, is_uncertain, strict=False) if is_one]
+        doubtful = [end for end, is_one in zip(ended, is_uncertain[len(searched) :], strict=True) if is_one]
+        for one in unresolved:
+            one.resolve()
+        for end, scores, maps in zip(ended, copied, copied, strict=True):
+            outcome = [scores, maps]
+            if end in doubtful or any(one in unresolved for one in end.searched):
+                exact = Outcome.of(end.part.plan, end.searched, is_certain=True)
+                outcome = runtime.transfers.to_host([exact.image_scores, exact.maps])
+            end.part.scores += [RawScores(float(score), one) for score, one in zip(*outcome, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -320,5 +242,5 @@ class _Ended:
     """Images whose tiles are all searched."""
 
     part: DevicePart
-    searched: Sequence[_Searched]
-    outcome: _Outcome
+    searched: Sequence[Searched]
+    outcome: Outcome

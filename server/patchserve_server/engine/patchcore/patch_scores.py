@@ -15,6 +15,7 @@ class Neighbors:
 
     distances: Tensor  # (B, P, k) float32; infinity if there are fewer than k
     rows: Tensor  # (B, P, k) int64; -1 if there are fewer than k
+    is_complete: bool = False  # whether none is missing for sure, so that nothing must look for it
 
 
 @dataclass(frozen=True, slots=True, eq=False)

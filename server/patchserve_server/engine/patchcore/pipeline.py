@@ -144,9 +144,10 @@ class Pipeline:
 
     def patch_vectors(self, layers: Sequence[Tensor], tiles: Sequence[Tile]) -> Tensor:
         """Patch vectors (B, P, D), as of `embed`, from the network's layers (B * T, C, h, w) of these tiles."""
-        return self.tiling.core(self._of_all_patches(layers), tiles)
+        return self.tiling.core(self.vectors_of_tiles(layers), tiles)
 
-    def _of_all_patches(self, layers: Sequence[Tensor]) -> Tensor:
+    def vectors_of_tiles(self, layers: Sequence[Tensor]) -> Tensor:
+        """Vectors (N, p, D) of all patches of tiles, also of those that another tile fills."""
         if self.is_paper:
             layers = tuple(aggregate_3x3(layer) for layer in layers)
         return concat_layers(layers, self.tiling.tile_grid)
@@ -167,7 +168,7 @@ class Pipeline:
     def _fill_covered(self, vectors: Tensor, masked_inputs: ModelInputs, covered: Collection[Tile]) -> None:
         """Fill vectors (B, P, D) where these tiles are. They all show the cover, so only one of them is embedded."""
         first = next(iter(covered))
-        of_cover = self._of_all_patches(self.runtime.layers(self.tiling.cut(masked_inputs[:1], [first])))
+        of_cover = self.vectors_of_tiles(self.runtime.layers(self.tiling.cut(masked_inputs[:1], [first])))
         for tile in covered:
             positions = self.tiling.positions([tile]).to(vectors.device)
             vectors[:, positions] = self.tiling.core(of_cover, [tile])
@@ -249,7 +250,8 @@ class Pipeline:
 
         `counted`: which positions are in the region of interest, (P,) bool, if that is known already.
         """
-        distances = mean_of_nearest(neighbors.distances)  # (B, P)
+        is_complete = neighbors.is_complete
+        distances = neighbors.distances.mean(dim=-1) if is_complete else mean_of_nearest(neighbors.distances)  # (B, P)
         if positions is None:
             positions = torch.arange(distances.shape[1], device=distances.device)
         if self.is_paper:
@@ -257,8 +259,12 @@ class Pipeline:
                 distances, neighbors.rows[:, :, 0], patches, self._counted(positions) if counted is None else counted
             )
             return PatchScores(positions, distances, torch.ones_like(distances), worst)
-        spacing = torch.ones_like(distances) if index.spacing is None else mean_spacing(index.spacing, neighbors.rows)
-        return PatchScores(positions, distances, spacing, None)
+        if index.spacing is None:
+            return PatchScores(positions, distances, torch.ones_like(distances), None)
+        found = (
+            index.spacing[neighbors.rows].mean(dim=-1) if is_complete else mean_spacing(index.spacing, neighbors.rows)
+        )
+        return PatchScores(positions, distances, found, None)
 
     def scores_against(
         self, patches: Tensor, index: BankIndex | PatchSubspace, positions: Tensor | None = None

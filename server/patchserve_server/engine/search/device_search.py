@@ -84,7 +84,7 @@ class DeviceIndex:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankBound:
-    """How wrong ranks are at most: c + r l + a (r + s), with the length a of a query and what rounding takes from it, r.
+    """How wrong ranks are at most: c + r l + a (r + s), for a query of length a that rounding changes by r.
 
     A tensor core cuts off what does not fit, so each addition of a sum may lose a unit in the last place, always in the
     same direction. What is lost when the center is subtracted in float32 counts as rounding, of rows and of queries.
@@ -92,7 +92,7 @@ class RankBound:
 
     constant: Tensor  # () float32, c
     longest: Tensor  # () float32, l, of the rounded rows
-    slope: Tensor  # () float32, s
+    negative_slope: Tensor  # () float32, -s
 
     @classmethod
     def of(cls, dim: int, longest: Tensor, residual: Tensor, center: Tensor, *, is_too_short: Tensor) -> RankBound:
@@ -100,11 +100,17 @@ class RankBound:
         longest, residual = longest * _MARGIN, residual * _MARGIN + _EPS * (center + _LONGEST_ROW)
         slope = residual * _MARGIN + _EPS * (center + longest + dim * longest)
         constant = _EPS * center * longest + _FEW_ROUNDINGS * _LONGEST_ROW**2
-        return cls(constant.masked_fill(is_too_short, torch.inf), longest * _MARGIN, slope)
+        return cls(constant.masked_fill(is_too_short, torch.inf), longest * _MARGIN, -slope)
+
+    def has_wrong_squares(self, distances: Tensor) -> Tensor:
+        """Whether float32 cannot say the squares of the differences in these distances (Q,): (Q,) bool."""
+        is_right = (distances > _SHORTEST_BANK) | (self.constant < torch.inf)
+        return (is_right & (distances < torch.inf)).logical_not_()
 
     def lowest_of_others(self, last_ranks: Tensor, lengths: Tensor, residuals: Tensor) -> Tensor:
         """Half of the squared distance (Q,) that rows above the last rank (Q,) have at least, without the constant."""
-        per_length = torch.add(-self.slope, lengths, alpha=0.5 - 2 * _FEW_ROUNDINGS).sub_(residuals, alpha=_MARGIN)
+        per_length = torch.add(self.negative_slope, lengths, alpha=0.5 - 2 * _FEW_ROUNDINGS)
+        per_length.sub_(residuals, alpha=_MARGIN)
         return torch.addcmul(last_ranks, lengths, per_length).addcmul_(residuals, self.longest, value=-1)
 
 
@@ -157,8 +163,8 @@ def _search(queries: Tensor, bank: DeviceIndex, k: int, count: int, near: NearPl
     distances, nearest = exact[:, :k], present.gather(1, order[:, :k])
     if near is not None:
         nearest = nearest.masked_fill_(distances == torch.inf, -1)
-    if count == len(index) and near is None:
-        return DeviceNeighbors(distances, nearest, torch.zeros(len(queries), dtype=torch.bool, device=queries.device))
+    if count == len(index) and near is None:  # there are no others, and only the squares may be too small or too large
+        return DeviceNeighbors(distances, nearest, bank.bound.has_wrong_squares(distances[:, -1]))
     # All other rows are at least as far away as the last candidate may be; without others, that is infinitely far.
     residuals = torch.linalg.vector_norm(scaled - rounded[:, :dim], dim=1)
     lowest = bank.bound.lowest_of_others(ranks[:, -1], torch.linalg.vector_norm(scaled, dim=1), residuals)

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.imaging.heatmap import heat_colors
-from patchserve_server.imaging.on_device.canvas_weights import opencv_cubic, opencv_linear, reduced_bilinear
+from patchserve_server.imaging.on_device.canvas_weights import reduced_bilinear
 from patchserve_server.imaging.on_device.scaling import Scaler
 from patchserve_server.imaging.overlay import IMAGE_WEIGHTS, WEIGHTED_COLORS, draw_outlines, levels_shrink
 from patchserve_server.imaging.resize_weights import bicubic, lanczos
@@ -47,16 +48,18 @@ class Painter:
         return colors.add(canvas).mul(0.5).round().to(torch.uint8)  # halves to even numbers, as OpenCV
 
     def _scaled_down(self, image: Tensor, size_px: tuple[int, int]) -> Tensor:
-        longer_px = max(image.shape[1:])
-        taps = opencv_linear if longer_px < 2 * max(size_px) else reduced_bilinear
-        return self._scaler.scale(image, size_px, taps)
+        if image.shape[:0:-1] == size_px:
+            return image
+        if max(image.shape[1:]) < 2 * max(size_px):
+            return _interpolated(image, size_px, "bilinear")
+        return self._scaler.scale(image, size_px, reduced_bilinear)
 
     def _levels_at_size(self, drawing: OverlayDrawing) -> Tensor:
         """(h, w) uint8."""
         levels, size_px = drawing.heat_levels, drawing.size_px
         if levels_shrink(levels, size_px):  # less is sent then
             return self._sent(cv2.resize(levels, size_px, interpolation=cv2.INTER_AREA))
-        return self._scaler.scale(self._sent(levels)[None], size_px, opencv_cubic)[0]
+        return _interpolated(self._sent(levels)[None], size_px, "bicubic")[0]
 
     def _blend_by_heat(self, canvas: Tensor, levels: Tensor) -> Tensor:
         blend = torch.empty(canvas.shape, dtype=torch.uint8, device=self._device)
@@ -88,6 +91,13 @@ class Painter:
 
     def _sent(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+def _interpolated(planes: Tensor, size_px: tuple[int, int], mode: str) -> Tensor:
+    """Planes (C, H, W) uint8, scaled to (width, height) as OpenCV's INTER_LINEAR or INTER_CUBIC does."""
+    parts = torch.split(planes, max(1, _VALUES_AT_ONCE // max(planes[0].numel(), size_px[0] * size_px[1])))
+    scaled = [functional.interpolate(part.float()[None], size_px[::-1], mode=mode)[0] for part in parts]
+    return torch.cat([part.round_().clamp_(0, _LARGEST_LEVEL).to(torch.uint8) for part in scaled])
 
 
 def _extent(changed: np.ndarray) -> slice:

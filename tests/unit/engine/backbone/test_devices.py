@@ -42,3 +42,20 @@ def test_cuda_computes_reproducibly(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_device("cuda")
     assert not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.deterministic
+
+
+def test_sums_of_products_on_cuda_are_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    names = ("allow_tf32", "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+    products = torch.backends.cuda.matmul
+    before = [getattr(products, name) for name in names]
+    for name in names:
+        setattr(products, name, True)
+    try:
+        resolve_device("cuda")
+        assert [getattr(products, name) for name in names] == [False] * 3
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(products, name, value)

@@ -19,7 +19,7 @@ from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.detector import PatchCoreDetector
-from patchserve_server.engine.patchcore import device_scoring
+from patchserve_server.engine.patchcore import device_outcome
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search import device_search
@@ -161,7 +161,7 @@ def test_a_search_that_does_not_fit_is_divided_too_and_fails_with_its_reason(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return device_search.search_on_device(*arguments)
 
-    monkeypatch.setattr(device_scoring, "search_on_device", search)
+    monkeypatch.setattr(device_outcome, "search_on_device", search)
     batch = [(scorers[PLAIN][1], good), (scorers[PAPER][1], good)]
     found = {part.number: part.scores for part in device.detector.score_batch(batch)}
     assert_equal(found[0], scorers[PLAIN][0].score(good)[0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fakes.devices import waits
 from fakes.vectors import clustered, searches, true_distances, vectors
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -45,6 +45,33 @@ def test_no_wrong_row_is_called_certain_far_from_the_origin(seed: int, offset: f
     resolved = ~is_unresolved
     torch.testing.assert_close(distances[resolved].double(), lowest[resolved], rtol=1e-4, atol=0)
     assert (rows >= 0).all()
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    exponent=st.integers(-30, 30),
+    rows=st.sampled_from([1, 5, 16, 17, 300, 700]),
+    offset=st.sampled_from([0.0, 1.0]),
+    k=st.sampled_from([1, 9]),
+)
+@example(seed=0, exponent=-20, rows=5, offset=0.0, k=9)
+@example(seed=0, exponent=-20, rows=300, offset=0.0, k=9)
+@example(seed=0, exponent=30, rows=5, offset=0.0, k=9)
+def test_nothing_is_called_certain_because_its_squares_are_too_small_or_too_large(
+    seed: int, exponent: int, rows: int, offset: float, k: int
+) -> None:
+    scale = 10.0**exponent
+    bank, queries = (scale * (clustered(count, one) + offset) for count, one in ((rows, seed), (20, seed + 1)))
+    distances, found_rows, is_unresolved = found(queries, bank, k)
+    true = true_distances(queries, bank)
+    lowest = true.topk(min(k, rows), dim=1, largest=False).values
+    resolved = ~is_unresolved
+    torch.testing.assert_close(distances[resolved].double() / scale, lowest[resolved] / scale, rtol=1e-4, atol=1e-6)
+    assert torch.isfinite(distances[resolved]).all()
+    assert (found_rows[resolved] >= 0).all()
+    if -12 < exponent < 12:
+        assert resolved.float().mean() > 0.5, "ordinary vectors are resolved"
 
 
 def test_ordinary_queries_are_resolved() -> None:

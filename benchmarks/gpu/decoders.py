@@ -81,4 +81,3 @@ class OnDevice:
                 if isinstance(pixels, torch.Tensor):
                     inputs[number] = pixels.cpu().numpy()
         return inputs
-

@@ -54,7 +54,9 @@ class Images:
         if not reference or not test:
             raise ValueError(f"{folder} needs JPEGs in train/good and in test/KIND.")
         is_damaged = np.array([path.relative_to(folder / "test").parts[0] != "good" for path in test])
-        return cls(folder.name, [each.read_bytes() for each in reference], [each.read_bytes() for each in test], is_damaged)
+        return cls(
+            folder.name, [each.read_bytes() for each in reference], [each.read_bytes() for each in test], is_damaged
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,9 @@ def _ignore(_stage: LoadStage, _done: int, _total: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m gpu.decoding", description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="+", type=Path, help="with JPEGs in train/good and test/KIND")
-    parser.add_argument("--device", default="auto", help="cuda or cuda:N; cpu: with a stand-in for nvJPEG [default: auto]")
+    parser.add_argument(
+        "--device", default="auto", help="cuda or cuda:N; cpu: with a stand-in for nvJPEG [default: auto]"
+    )
     parser.add_argument("--backbone", default="efficientnet_lite2", help="[default: efficientnet_lite2]")
     parser.add_argument("--weights", type=Path, help="of the backbone")
     parser.add_argument("--input", type=int, metavar="PX", help="side of the model inputs [default: 224]")

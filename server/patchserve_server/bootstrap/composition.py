@@ -101,7 +101,7 @@ async def create_application(
     engine = await open_engine(settings, pools, admissions, resources, observation=observation)
     limits = engine.limits
     outputs = await _open_outputs(live, pools, resources)
-    turns = create_turns(settings, limits)
+    turns = create_turns(settings, limits, decode=engine.detector.decode)
     observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
     drift = DriftWatch(engine.catalog.find, pools.images)
     observation.readings.add(drift.readings)
@@ -308,11 +308,12 @@ async def _open_outputs(live: LiveSettings, pools: Pools, resources: ExitStack) 
     return outputs
 
 
-def create_turns(settings: Settings, limits: ServerLimits) -> FairSemaphore:
-    """How many images are processed at once."""
+def create_turns(settings: Settings, limits: ServerLimits, *, decode: str = "cpu") -> FairSemaphore:
+    """How many images are processed at once. `decode`: where, as `DetectorInfo.decode`."""
     # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
-    # clients that have none of these turns.
-    return FairSemaphore(2 * limits.max_batch_size + 2 * settings.threads, reserved=limits.max_batch_size)
+    # clients that have none of these turns. A device that draws has one more batch of them.
+    batches = 3 if decode == "device" else 2
+    return FairSemaphore(batches * limits.max_batch_size + 2 * settings.threads, reserved=limits.max_batch_size)
 
 
 def create_inspector(

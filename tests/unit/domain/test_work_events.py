@@ -40,6 +40,19 @@ def test_the_wait_for_a_batch_becomes_what_the_batch_was() -> None:
     assert log.began_at_s == start_s
 
 
+def test_what_the_device_decodes_comes_after_the_wait() -> None:
+    log = StepLog()
+    start_s = log.enter(Wait.BATCH)
+    log.end_batch(1.0, 2.0, 3.0, decode_s=0.5)
+    assert [(step.what, step.started_at_s - start_s) for step in log.steps] == [
+        (Wait.BATCH, 0.0),
+        (Stage.DECODE, 1.0),
+        (Stage.EMBED, 1.5),
+        (Stage.SEARCH, 3.5),
+    ]
+    assert log.took_s(Stage.DECODE) == 0.5
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

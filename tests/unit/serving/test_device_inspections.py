@@ -3,89 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import logging
 import math
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fakes.detector import FakeDetector
-from fakes.gray import gray_png, open_reference, reference
+from fakes.gray import gray_png
 from fakes.images import card, encoded
+from fakes.inspectors import FLOW, REFERENCE, Bench, inspecting
 from fakes.jpegs import gray_jpeg
 from fakes.waiting import until
 from PIL import Image
 
 from patchserve_server import imaging
 from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError, UndecodableImageError
-from patchserve_server.domain.events import Events, ImageInspected
 from patchserve_server.domain.images import SentImage
-from patchserve_server.domain.inspection import HeatmapScale, Inspection, OutputOptions, OverlayFormat
+from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
 from patchserve_server.domain.raw_frame import RawFrame
-from patchserve_server.domain.work_events import ImageProcessed, Stage, Wait
+from patchserve_server.domain.work_events import Stage, Wait
 from patchserve_server.imaging.encode import MAX_OVERLAY_SIDE_PX
-from patchserve_server.serving.batching import Batcher
-from patchserve_server.serving.drawing import BatchedDrawing
-from patchserve_server.serving.drift import DriftWatch
-from patchserve_server.serving.fairness import FairSemaphore, FlowKey
-from patchserve_server.serving.local_inspector import LocalInspector
-from patchserve_server.serving.local_scoring import LocalScoring
-from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
-from patchserve_server.serving.outputs import Outputs
 
-FLOW = FlowKey("a")
-REFERENCE = open_reference(reference(level=100))
 CARD = SentImage(encoded(card()))
 JPEG_OVERLAY = OutputOptions(overlay=True, overlay_format=OverlayFormat.JPEG)
 
 
-class Heard(Events):
-    def __init__(self) -> None:
-        self.inspections: list[ImageInspected] = []
-        self.images: list[ImageProcessed] = []
-
-    def inspected(self, event: ImageInspected) -> None:
-        self.inspections.append(event)
-
-    def processed(self, event: ImageProcessed) -> None:
-        self.images.append(event)
-
-
-@dataclass(eq=False)
-class Bench:
-    inspector: LocalInspector
-    detector: FakeDetector
-    heard: Heard = field(default_factory=Heard)
-
-    async def inspect(self, image: SentImage, options: OutputOptions | None = None) -> Inspection:
-        return await self.inspector.inspect(REFERENCE, image, options or OutputOptions(), FLOW)
-
-
-@contextlib.asynccontextmanager
-async def opened(decode: str = "device", outputs: Path | None = None, max_bytes: int = 2**26) -> AsyncIterator[Bench]:
-    detector, heard = FakeDetector(decode=decode), Heard()
-    with ThreadPoolExecutor(2) as device, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
-        limits = FolderLimits(100, timedelta(days=1), 10**8)
-        inspector = LocalInspector(
-            LocalScoring(Batcher(detector, device, workers=1, max_batch_size=4, max_queue_delay_s=0)),
-            images,
-            FairSemaphore(8),
-            threads=2,
-            limits=imaging.ImageLimits(),
-            max_overlay_bytes=max_bytes,
-            default_scale=HeatmapScale.CALIBRATED,
-            outputs=Outputs(OutputFolder(outputs, limits), writing, only_anomalous=False) if outputs else None,
-            drifts=DriftWatch(lambda _: None, images),
-            events=heard,
-            drawing=BatchedDrawing(detector, device, workers=1, max_batch_size=4) if decode == "device" else None,
-        )
-        yield Bench(inspector, detector, heard)
+def opened(decode: str = "device", **options: Any) -> AbstractAsyncContextManager[Bench]:
+    return inspecting(FakeDetector(decode=decode), **options)
 
 
 @pytest.fixture

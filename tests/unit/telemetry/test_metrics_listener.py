@@ -11,7 +11,15 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from patchserve_server.domain.call_events import CallEnd
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.domain.work_events import LoadEnded, ReferenceOpened, StoreUsed
+from patchserve_server.domain.work_events import (
+    ImageProcessed,
+    LoadEnded,
+    ReferenceOpened,
+    Stage,
+    Step,
+    StoreUsed,
+    Wait,
+)
 from patchserve_server.serving.observation import Observation
 from patchserve_server.telemetry.metrics.adapter import observe
 
@@ -54,6 +62,23 @@ def test_loads_and_openings_count_by_outcome(counted: Counted, reason: str, outc
     assert found.total("reference_load_duration_seconds_sum", mode="append", outcome=outcome) == 3
     assert found.total("reference_load_duration_seconds_sum", mode="open", outcome=outcome) == 2
     assert found.total("queue_wait_seconds_sum", kind="load") == 1
+
+
+def test_what_this_process_and_the_device_did_of_a_stage_counts_as_one(counted: Counted) -> None:
+    durations_s = (
+        (Wait.THREAD, 0.25),
+        (Stage.DECODE, 0.5),
+        (Wait.BATCH, 0.75),
+        (Stage.DECODE, 2.0),
+        (Stage.EMBED, 4.0),
+    )
+    steps = tuple(Step(what, 0.0, duration_s) for what, duration_s in durations_s)
+    counted.events.processed(ImageProcessed(BELT, False, steps))
+    found = counted.now
+    assert found.total("stage_duration_seconds_count", stage="decode") == 1
+    assert found.total("stage_duration_seconds_sum", stage="decode") == 2.5
+    assert found.total("stage_duration_seconds_sum", stage="embed") == 4
+    assert found.total("queue_wait_seconds_sum", kind="call") == 1
 
 
 @settings(max_examples=25, deadline=None)

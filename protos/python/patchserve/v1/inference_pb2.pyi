@@ -479,13 +479,15 @@ class Timing(_message.Message):
     queue_ms: _builtins.float
     """Waiting in the server's queues."""
     decode_ms: _builtins.float
-    """Decoding the image and scaling it to the model input and to the size of the overlay."""
+    """Decoding the image and scaling it to the model input and to the size of the overlay. If a device decodes it: checking
+    the file, and the decoding of its whole batch.
+    """
     embed_ms: _builtins.float
     """The forward pass of the backbone. In a batch: the time of the whole batch."""
     search_ms: _builtins.float
     """The nearest-neighbor search, the anomaly map and the raw scores."""
     render_ms: _builtins.float
-    """Regions, heat map and overlay, including its encoding."""
+    """Regions, heat map and overlay, including its encoding. If a device draws it: with the wait for its batch."""
     total_ms: _builtins.float
     """From the arrival of the request to the response."""
     def __init__(

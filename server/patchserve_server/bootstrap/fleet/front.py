@@ -185,7 +185,7 @@ class _Front:
             server_limits(self._settings, self._admissions, max_batch_size=most), **engine.limits
         )
         for_all = dataclasses.replace(limits, max_batch_size=most * (1 + len(self._assignment.devices)))
-        self._turns = composition.create_turns(self._settings, for_all)
+        self._turns = composition.create_turns(self._settings, for_all, decode=detector.decode)
         inspector = composition.create_inspector(
             self._settings,
             engine.scoring,

@@ -21,7 +21,7 @@ from gpu.stages import kernels, stages
 from gpu.table import Case, Goal, Measured
 from gpu.trial import trial_runtime
 from patchserve_server.domain.input_options import InputShape
-from patchserve_server.domain.ports import Scorer
+from patchserve_server.domain.ports import Scorer, ScoringTimes
 from patchserve_server.engine.backbone.device_precision import on_device
 from patchserve_server.engine.backbone.device_runtime import DTYPES, DeviceRuntime
 from patchserve_server.engine.backbone.devices import resolve_device, synchronize
@@ -30,9 +30,8 @@ from patchserve_server.engine.backbone.runtime import BF16, FP32
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.map_difference import map_difference
 from patchserve_server.engine.measurements import Measurements
-from patchserve_server.engine.patchcore.device_scoring import search_on_device
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
-from patchserve_server.engine.search.device_search import DeviceIndex
+from patchserve_server.engine.search.device_search import DeviceIndex, search_on_device
 
 LITE = "efficientnet_lite2"
 
@@ -210,7 +209,8 @@ def _two_threads(engine: Engine, seconds: float) -> Measured:
 
 def _one_image(engine: Engine, seconds: float) -> Measured:
     """As the server reports it, from the images in main memory to the scores there."""
-    scorer, inputs, times, whole_ms = engine.opened(engine.options.scale.rows[0]), model_inputs(1, _SQUARE), [], []
+    scorer, inputs = engine.opened(engine.options.scale.rows[0]), model_inputs(1, _SQUARE)
+    times, whole_ms = list[ScoringTimes](), list[float]()
     ends_s = time.perf_counter() + seconds
     while time.perf_counter() < ends_s or len(times) < 3:
         started_s = time.perf_counter()

@@ -20,8 +20,8 @@ from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.engine.backbone.devices import synchronize
-from patchserve_server.imaging.decode import ImageLimits
 from patchserve_server.imaging.device_file import device_file
+from patchserve_server.imaging.limits import ImageLimits
 from patchserve_server.imaging.on_device.codec import TorchCodec
 
 _LIMITS = ImageLimits(2**24, 2**26)

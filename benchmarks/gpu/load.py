@@ -54,7 +54,7 @@ def main() -> None:
                 try:
                     response = stub.Infer(request, timeout=_TIMEOUT_S)
                 except grpc.RpcError as error:
-                    own.errors[error.code().name] += 1  # type: ignore[attr-defined]
+                    own.errors[error.code().name] += 1
                     time.sleep(0.05)
                     continue
                 if started_s >= float(begins_s) and time.monotonic() < float(ends_s):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,8 @@ class Options:
     @classmethod
     def from_json(cls, text: str) -> Self:
         values = json.loads(text)
-        sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in values["scale"].items()}
-        return cls(**{**values, "scale": Scale(**sizes)})
+        scale: dict[str, Any] = values.pop("scale")
+        sizes: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in scale.items()
+        }
+        return cls(**values, scale=Scale(**sizes))

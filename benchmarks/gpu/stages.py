@@ -10,12 +10,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.backbone.devices import synchronize
-from patchserve_server.engine.patchcore import device_scoring
+from patchserve_server.engine.patchcore import device_outcome
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
@@ -31,7 +32,7 @@ class _Stage:
 
     @property
     def device_ms(self) -> float:
-        return sum(begin.elapsed_time(end) for begin, end in self.marks)
+        return float(sum(begin.elapsed_time(end) for begin, end in self.marks))
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,17 @@ def stages(scorer: PatchCoreScorer, detect: Callable[[], object], seconds: float
     targets: list[tuple[Any, str, str]] = [
         (runtime.transfers, "to_device", "copy in"),
         (runtime, "layers_of", "network"),
-        (Pipeline, "patch_vectors", "patch vectors"),
-        (device_scoring, "search_on_device", "search"),
+        (Pipeline, "vectors_of_tiles", "patch vectors"),
+        (device_outcome, "search_on_device", "search"),
         (Pipeline, "patch_scores", "patch scores"),
         (DevicePlan, "maps", "maps"),
         (runtime.transfers, "to_host", "copy out, and the wait for all before"),
+        (device_outcome.Searched, "resolve", "searches again"),
     ]
     with ExitStack() as stack:
-        for owner, name, stage in targets:
-            if hasattr(owner, name):
-                timed = _timed(getattr(owner, name), found.setdefault(stage, _Stage()), is_gpu=is_gpu)
-                stack.enter_context(patch.object(owner, name, timed))
+        for owner, name, what in targets:
+            timed = _timed(getattr(owner, name), found.setdefault(what, _Stage()), is_gpu=is_gpu)
+            stack.enter_context(patch.object(owner, name, timed))
         detect()
         for stage in found.values():
             stage.host_s, stage.marks = 0.0, []
@@ -109,8 +110,9 @@ def kernels(device: torch.device, detect: Callable[[], object], seconds: float) 
             detect()
             calls += 1
         synchronize(device)
-    busy_us = {event.key: _self_us(event, is_gpu=is_gpu) for event in profiler.key_averages()}
-    launches = {event.key: event.count for event in profiler.key_averages()}
+    averages = profiler.key_averages()
+    busy_us = {event.key: _self_us(event, is_gpu=is_gpu) for event in averages}
+    launches = {event.key: event.count for event in averages}
     busy_s = sum(busy_us.values()) / 1e6
     lines = ["| kernel | ms in a call | share | times in a call |", "| --- | --- | --- | --- |"]
     for name in sorted(busy_us, key=busy_us.__getitem__, reverse=True)[:_SHOWN_KERNELS]:
@@ -126,4 +128,4 @@ def _self_us(event: FunctionEvent, *, is_gpu: bool) -> float:
     if not is_gpu:
         return float(event.self_cpu_time_total)
     # What runs on the device itself: operations of the host have the time of their kernels too.
-    return float(event.self_device_time_total) if event.device_type is torch.autograd.DeviceType.CUDA else 0.0
+    return float(event.self_device_time_total) if event.device_type is DeviceType.CUDA else 0.0

@@ -21,6 +21,7 @@ def test_every_case_of_a_server_runs(
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", ":".join(str(root / each) for each in ("server", "protos/python", "benchmarks")))
     monkeypatch.setattr(serving, "TRIAL", (str(FLEET),))
+    monkeypatch.setattr(serving, "OUTPUTS", {"cpu": ("scores", "PNG overlay")})
     scale = Scale(mixed=2, caller_processes=1, callers=2, warm_up_s=0)
     options = Options("served, decode cpu", str(tmp_path), "cpu", "fp32", 0, 2, "efficientnet_lite2", 10, scale)
     write_sent_images(options.images)

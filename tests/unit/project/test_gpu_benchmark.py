@@ -143,7 +143,7 @@ def _of_seconds(_: object, seconds: float) -> Measured:
 
 
 def test_every_case_of_the_engine_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scale = Scale(batches=(1, 2), batch=2, rows=(196, 200, 392), sides_px=(64,), mixed=2)
+    scale = Scale(batches=(1, 2), batch=1, rows=(196, 200, 392), sides_px=(64,), mixed=2)
     wanted = options(tmp_path, scale)
     write_weights(wanted.backbone, wanted.weights(wanted.backbone))
     bench, cases = engine.Engine.start(wanted, wanted.backbone), engine.cases(wanted)

@@ -4,9 +4,9 @@
     python tools/install_lock.py requirements/server.txt --show
 
 Wheels of torch for CPUs have the same version as the locked ones, but other hashes, and need no CUDA libraries. So with
---torch-index, torch, torchcodec and torchvision are installed from that index in the locked versions *without* a check of
-their hashes. With --torch-hashes they are checked: a requirements file with `--hash` for each. All other packages are
-checked in either case.
+--torch-index, torch, torchcodec and torchvision are installed from that index in the locked versions *without* a check
+of their hashes. With --torch-hashes they are checked: a requirements file with `--hash` for each. All other packages
+are checked in either case.
 """
 
 from __future__ import annotations

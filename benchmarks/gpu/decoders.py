@@ -40,9 +40,9 @@ class Cpu:
 
 
 class StandIn:
-    """What a decoder of a device might do, where there is none: libjpeg that repeats chroma instead of interpolating it.
+    """What a decoder of a device might do, where there is none: libjpeg that repeats chroma, without interpolation.
 
-    nvJPEG does so too. Its DCT has roundings of its own, which are unknown here; those of libjpeg's fast DCT are coarse.
+    nvJPEG repeats it too. Its DCT has roundings of its own, which are unknown here; libjpeg's fast DCT has coarse ones.
     """
 
     def __init__(self, *, fast_dct: bool) -> None:
@@ -62,7 +62,7 @@ class StandIn:
 
 
 class OnDevice:
-    """The decoder of `--decode device`: nvJPEG, and scaling on the device. What the device may not get, the CPU decodes."""
+    """The decoder of `--decode device`: nvJPEG, and scaling there. What the device may not get, the CPU decodes."""
 
     def __init__(self, device: torch.device) -> None:
         self.name = f"nvJPEG on {torch.cuda.get_device_name(device)}"

@@ -1,7 +1,8 @@
-"""How pixels and scores change when a device decodes: python -m gpu.decoding FOLDER... [--device cuda] [--backbone NAME].
+"""How pixels and scores change when a device decodes: python -m gpu.decoding FOLDER... [--device cuda].
 
-A folder has JPEGs in `train/good`, of which the reference is made, always from the pixels of the CPU, and in `test/KIND`;
-those in `test/good` are undamaged. Both decoders make model inputs of the same files, which one detector scores.
+A folder has JPEGs in `train/good`, of which the reference is made, always from the pixels of the CPU, and in
+`test/KIND`; those in `test/good` are undamaged. Both decoders make model inputs of the same files, which one detector
+scores.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ configure_process()  # before the engine imports OpenVINO
 from gpu.decoders import LIMITS, Cpu, Decoder, OnDevice, StandIn
 from patchserve_server import imaging
 from patchserve_server.domain.input_options import InputOptions, InputShape
+from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
 from patchserve_server.domain.reference_options import ReferenceOptions
@@ -48,11 +50,11 @@ class Images:
         """The images of a folder.
 
         Raises:
-            ValueError: there are none for the reference, or none to test.
+            FileNotFoundError: there are none for the reference, or none to test.
         """
         reference, test = _jpegs(folder / "train" / "good"), _jpegs(folder / "test")
         if not reference or not test:
-            raise ValueError(f"{folder} needs JPEGs in train/good and in test/KIND.")
+            raise FileNotFoundError(f"{folder} needs JPEGs in train/good and in test/KIND.")
         is_damaged = np.array([path.relative_to(folder / "test").parts[0] != "good" for path in test])
         return cls(
             folder.name, [each.read_bytes() for each in reference], [each.read_bytes() for each in test], is_damaged
@@ -81,7 +83,7 @@ class Differences:
     @property
     def levels(self) -> NDArray[np.uint8]:
         """Of each value of each model input, 0 to 255: (N, H, W, 3)."""
-        return np.abs(self.cpu.inputs.astype(np.int16) - self.other.inputs).astype(np.uint8)
+        return np.maximum(self.cpu.inputs, self.other.inputs) - np.minimum(self.cpu.inputs, self.other.inputs)
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -133,7 +135,7 @@ def differences(images: Images, detector: Detector, other: Decoder, side_px: int
 
 
 def auroc(is_damaged: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    """The share of pairs of a damaged and an undamaged image that the scores put in this order; equal ones count half."""
+    """The share of pairs of a damaged and an undamaged image whose scores have this order; equal ones count half."""
     damaged, intact = scores[is_damaged][:, None], scores[~is_damaged][None]
     return float(np.mean(damaged > intact) + np.mean(damaged == intact) / 2)
 
@@ -150,7 +152,7 @@ def _jpegs(folder: Path) -> list[Path]:
 
 
 def _scored(scorer: Scorer, decoder: Decoder, files: Sequence[bytes], shape: InputShape) -> Scored:
-    inputs, results = decoder.decode(files, shape), []
+    inputs, results = decoder.decode(files, shape), list[RawScores]()
     for model_input in inputs:
         results += scorer.score(model_input[None])[0]
     return Scored(inputs, np.array([each.image_score for each in results]), [each.anomaly_map for each in results])
@@ -177,7 +179,10 @@ def main() -> None:
     for number, other in enumerate(others):
         if number:
             print()
-        print_table(arguments.folder, detector, other, arguments.input)
+        try:
+            print_table(arguments.folder, detector, other, arguments.input)
+        except FileNotFoundError as error:
+            parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -201,8 +201,8 @@ class Settings(BaseSettings):
     """Number format of the backbone. int8: CPU, needs the extra int8. tf32, fp16: GPU. auto: the fastest of bf16 and
     fp32, on a GPU also of tf32 and fp16, whose maps agree with those in fp32, by measurement at the start."""
     decode: Literal["cpu", "device"] = "cpu"
-    """Where JPEGs are decoded, and overlays of them as JPEG drawn. device: on the GPU, whose pixels differ by a level or
-    two, and scores with them; needs the extra gpu. References are always made from the pixels of the CPU."""
+    """Where JPEGs are decoded, and JPEG overlays of them drawn. device: on the GPU, whose pixels differ, mostly by a
+    level or two, and scores with them; needs the extra gpu. References are always made from the pixels of the CPU."""
     search_product: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Number format of the first product of a search; results are the same. auto: the one measured to be fastest."""
     search_threads: int | None = Field(default=None, ge=1)

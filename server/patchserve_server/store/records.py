@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,12 @@ from patchserve_server.store.damage import DamageError, printable
 POINTER_VERSION = 3
 MANIFEST_VERSION = 5
 HEAD_VERSION = 1
+# A manifest of 50,000 images, the most that a reference can have, has two thirds of it. One of 32 MiB that is made up
+# could have 16 million, and its parser would take gigabytes and hold the whole process up for seconds.
+MAX_MANIFEST_VALUES: Final = 2**20
+_CONTAINER_VALUES: Final = 8  # what an object or an array counts as: parsers take so much more memory for one
+_MOST_PROBLEMS: Final = 1000
+_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # also one without an end: never tried twice
 REVISION_PATTERN = "^[0-9a-f]{64}$"
 
 
@@ -223,12 +230,37 @@ def decode_manifest(data: bytes) -> Manifest:
     Raises:
         DamageError: the bytes are not a manifest.
     """
+    check_values(data, Manifest.NAME, MAX_MANIFEST_VALUES)
     version = version_in(data)
     old = next((kind for kind in _OLD_MANIFESTS if version == kind.VERSION), None)
     if old is None:
         return decode_record(Manifest, data)
     defaults = {"sensitivity": DEFAULT_SENSITIVITY, "images": (), "views_per_image": None}
     return Manifest(**{**defaults, **dict(decode_record(old, data)), "format_version": MANIFEST_VERSION})
+
+
+def check_values(data: bytes, name: str, max_values: int) -> None:
+    """Look for too many values in JSON before it is parsed. Each of its objects and arrays counts as eight.
+
+    Raises:
+        DamageError: there are more.
+    """
+    if _values_in(data) > max_values and _has_more_outside_of_texts(data, max_values):
+        raise DamageError(f"its {name} has more than {max_values:,} values")
+
+
+def _has_more_outside_of_texts(data: bytes, max_values: int) -> bool:
+    values = end = 0
+    for text in _TEXT.finditer(data):
+        values += _values_in(data[end : text.start()])
+        if values > max_values:
+            return True
+        end = text.end()
+    return values + _values_in(data[end:]) > max_values
+
+
+def _values_in(data: bytes) -> int:
+    return data.count(b",") + _CONTAINER_VALUES * (data.count(b"[") + data.count(b"{"))
 
 
 def version_in(data: bytes) -> object:
@@ -274,6 +306,8 @@ def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _first_problem(error: ValidationError) -> str:
+    if (count := error.error_count()) > _MOST_PROBLEMS:  # their list would take a kB for each
+        return f"{count:,} problems"
     problem = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")

@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 def test_images_are_labeled_by_their_folders(folder: Path) -> None:
     images = Images.of(folder)
     assert (len(images.reference), images.is_damaged.tolist()) == (1, [False, False, True])
-    with pytest.raises(ValueError, match="needs JPEGs in train/good and in test/KIND"):
+    with pytest.raises(FileNotFoundError, match="needs JPEGs in train/good and in test/KIND"):
         Images.of(folder / "test")
 
 

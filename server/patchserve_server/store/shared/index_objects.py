@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,12 +18,13 @@ from patchserve_server.store.objects.storage import (
     ObjectTooLargeError,
     Version,
 )
-from patchserve_server.store.records import encode_record
+from patchserve_server.store.records import check_values, encode_record
 from patchserve_server.store.shared.keys import ROOT, shard_key
 from patchserve_server.store.shared.records import (
     FORMAT_VERSION,
     MAX_ROOT_BYTES,
     MAX_SHARD_BYTES,
+    MAX_SHARD_VALUES,
     IndexRoot,
     IndexShard,
     NewerRecordError,
@@ -80,6 +82,7 @@ def decode_shard(shard: str, data: bytes) -> ShardContent:
     Raises:
         DamageError: they are none, or of another shard.
     """
+    check_values(data, IndexShard.NAME, MAX_SHARD_VALUES)
     record = decode_shared(IndexShard, data)
     if record.shard != shard:
         raise DamageError("its shard of the index is another one")
@@ -114,6 +117,7 @@ class IndexObjects:
     def __init__(self, storage: ObjectStorage, decode: DecodeShard = decode_shard) -> None:
         self._storage = storage
         self._decode = decode
+        self._decoding = threading.Lock()  # one shard at a time: to decode it takes ten times its memory, and the GIL
 
     def root(self, unless: Version | None = None) -> FoundRoot | None:
         """The root; None: it is still at the version `unless`.
@@ -152,7 +156,8 @@ class IndexObjects:
         if stored is None:
             return None
         try:
-            return FoundShard(self._decode(shard, stored.data), stored.version)
+            with self._decoding:
+                return FoundShard(self._decode(shard, stored.data), stored.version)
         except NewerRecordError as error:
             raise _newer(error) from error
         except DamageError:
@@ -175,7 +180,7 @@ class IndexObjects:
         """Puts a shard in the place of what was found; None: somebody else was faster.
 
         Raises:
-            StorageUnavailableError: it cannot be written.
+            StorageUnavailableError: it cannot be written, or would be too large.
         """
         record = IndexShard(
             format_version=FORMAT_VERSION,
@@ -183,7 +188,10 @@ class IndexObjects:
             nonce=content.nonce,
             references={str(name): _written(entry) for name, entry in sorted(content.entries.items())},
         )
-        return self._swap(shard_key(shard), encode_record(record), found.version)
+        data = encode_record(record)
+        if len(data) > MAX_SHARD_BYTES:  # nobody would read it
+            raise StorageUnavailableError("The index of the store has no room for more references.")
+        return self._swap(shard_key(shard), data, found.version)
 
     def _swap(self, key: str, data: bytes, version: Version | None) -> Version | None:
         # Whoever reads the index reads what it is made from, so a swap that may have been done counts as one that

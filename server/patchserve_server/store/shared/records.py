@@ -28,7 +28,8 @@ MAX_IMAGES = 2**20  # of a bank
 MAX_POINTER_BYTES = 2**18
 MAX_SMALL_BYTES = 4096  # of a lease
 MAX_ROOT_BYTES = 2**16
-MAX_SHARD_BYTES = 2**26
+MAX_SHARD_BYTES = 2**22  # of some 15,000 references, and there are 256 shards
+MAX_SHARD_VALUES = 350_000  # real entries have at least twelve bytes for each
 
 Digest = Annotated[str, Field(pattern=REVISION_PATTERN)]
 Nonce = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]

@@ -23,7 +23,15 @@ from gpu.options import SMALL, Options, Scale
 from gpu.parts import Part, run_parts
 from gpu.table import HEAD, Case
 
-WEIGHTS = {"engine": 100, "served": 70, "files": 25, "more": 30, "networks": 20, "lite": 20, "decoding": 30}
+WEIGHTS = {
+    "engine": 95,
+    "served": 80,
+    "files": 25,
+    "more": 25,
+    "networks": 20,
+    "lite": 20,
+    "decoding": 25,
+}
 
 
 def main() -> None:

@@ -147,6 +147,9 @@ def cases(options: Options) -> list[Case[Engine]]:
         start,
         *goals,
         mixed,
+        Case(f"queries searched twice, {few:,} rows", partial(_unresolved, rows=few)),
+        Case(f"queries searched twice, {many:,} rows", partial(_unresolved, rows=many)),
+        Case("largest memory of the device", lambda engine, _: Measured(engine.memory_mib, "MiB")),
         Case(f"stages of detect, {few:,} rows", partial(stages_of, rows=few)),
         Case(f"stages of detect, {many:,} rows", partial(stages_of, rows=many)),
         Case("stages of one image", partial(stages_of, rows=few, batch=1)),
@@ -158,9 +161,6 @@ def cases(options: Options) -> list[Case[Engine]]:
         ),
         Case(f"detect, {middle:,} rows, batches of {batch}", partial(_detect, rows=middle)),
         *(Case(f"detect, {side} x {side} px", partial(_size, side_px=side)) for side in scale.sides_px),
-        Case(f"queries searched twice, {few:,} rows", partial(_unresolved, rows=few)),
-        Case(f"queries searched twice, {many:,} rows", partial(_unresolved, rows=many)),
-        Case("largest memory of the device", lambda engine, _: Measured(engine.memory_mib, "MiB")),
     ]
 
 

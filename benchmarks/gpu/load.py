@@ -57,8 +57,8 @@ def main() -> None:
                     own.errors[error.code().name] += 1
                     time.sleep(0.05)
                     continue
-                if started_s >= float(begins_s) and time.monotonic() < float(ends_s):
-                    own.latencies_ms.append(1000 * (time.monotonic() - started_s))
+                if float(begins_s) <= (ended_s := time.monotonic()) < float(ends_s):
+                    own.latencies_ms.append(1000 * (ended_s - started_s))
                     for step in STEPS:
                         own.steps_ms[step] += getattr(response.timing, step)
 

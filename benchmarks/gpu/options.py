@@ -19,7 +19,7 @@ class Scale:
     mixed: int = 8  # references
     caller_processes: int = 4
     callers: int = 32  # of each process
-    warm_up_s: float = 3.0  # of a server, by its callers
+    warm_up_s: float = 2.0  # of a server, by its callers
 
 
 SMALL = Scale(

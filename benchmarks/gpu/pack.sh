@@ -18,10 +18,9 @@ mkdir -p "$folder/wheels" "$folder/packages"
 for name in annotated-doc annotated-types click efficientnet-lite-pytorch googleapis-common-protos grpcio \
     grpcio-health-checking grpcio-reflection grpcio-status isal markdown-it-py mdurl opencv-python-headless packaging pillow \
     protobuf pydantic pydantic-core pydantic-settings pygments python-dotenv rich safetensors shellingham simplejpeg \
-    structlog typer typing-extensions typing-inspection uvloop; do
+    structlog torchcodec typer typing-extensions typing-inspection uvloop; do
   grep -E "^$name==" requirements/server.txt | sed 's/ .*//' || { echo "pack: $name is not in requirements/server.txt"; exit 1; }
 done > "$folder/wheels.txt"
-"$python" -c 'from importlib.metadata import version; print("torchcodec==" + version("torchcodec"))' >> "$folder/wheels.txt"
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
   --abi cp312 --abi abi3 --abi none --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 \
   --dest "$folder/wheels" --requirement "$folder/wheels.txt"

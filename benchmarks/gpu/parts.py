@@ -28,7 +28,7 @@ _LAST_LINES = 12  # of a log, when a part fails
 
 @dataclass(frozen=True)
 class Part:
-    """`weight`: of its share of the time, among the parts that are left."""
+    """`precision`: empty for that of the first part. `weight`: of its share of the time that is left."""
 
     name: str
     precision: str
@@ -61,13 +61,11 @@ def run_parts(
     for number, part in enumerate(parts):
         left_s = ends_s - time.monotonic()
         limit_s = left_s * part.weight / sum(each.weight for each in parts[number:])
-        known = options if part.precision else replace(options, precision="")
-        known = replace(known, part=part.name, precision=part.precision or options.precision)
+        known = replace(options, part=part.name, precision=part.precision or options.precision)
         report = _Run(part, known, limit_s, show).run(program)
         notes += report.notes
         if number == 0:
             options = options.learned(report.found)
-            parts = [replace(each, precision=options.precision) if not each.precision else each for each in parts]
     return notes
 
 
@@ -143,7 +141,7 @@ class _Run:
         case = self._left.pop(told.get("what", ""), None)
         if case is not None:
             outcome = told.get("failed") or Measured(**told["measured"])
-            self._show(row(case.what, self._precision, case.goal, outcome))
+            self._show(row(case.what, self._precision, case.goal, outcome, judges=not self._options.is_trial))
 
     def _keep(self, line: str | None) -> None:
         if line is not None:

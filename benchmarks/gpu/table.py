@@ -60,13 +60,21 @@ class Case(Generic[B]):
     goal: Goal | None = None
 
 
-def row(what: str, precision: str, goal: Goal | None, outcome: Measured | str) -> str:
-    """A line of the table. `outcome`: what was measured, or why it was not."""
+def row(what: str, precision: str, goal: Goal | None, outcome: Measured | str, *, judges: bool = True) -> str:
+    """A line of the table.
+
+    Args:
+        what: the case.
+        precision: of the network.
+        goal: of the case, if it has one.
+        outcome: what was measured, or why it was not.
+        judges: whether the row says if the goal is reached.
+    """
     if isinstance(outcome, str):
         words = "" if goal is None else goal.words
         return f"| {what} | {precision} | not measured: {outcome} | | {words} | |"
     ratio = "" if outcome.ratio is None else f"{outcome.ratio:.2f} of {outcome.to}"
     if goal is None:
         return f"| {what} | {precision} | {outcome.words} | {ratio} | | |"
-    reached = {True: "yes", False: "**no**", None: ""}[goal.is_reached(outcome)]
+    reached = {True: "yes", False: "**no**", None: ""}[goal.is_reached(outcome) if judges else None]
     return f"| {what} | {precision} | {outcome.words} | {ratio} | {goal.words} | {reached} |"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import shutil
 import statistics
-import subprocess
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+_BETWEEN_S = 0.1
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def processor_s(pid: int) -> dict[str, float]:
-    """Processor time so far of a server's processes, by what they are: server, engine, fronts."""
-    used = {"server": _own_s(pid)}
+    """Processor time so far of a server's processes, by what they are: parent, engine, fronts."""
+    used = {"parent": _own_s(pid)}
     for child in _children(pid):
         arguments = Path(f"/proc/{child}/cmdline").read_text().rstrip("\0").split("\0")
         name = arguments[-1].split()[0]  # "front 3"
@@ -45,37 +48,50 @@ def _stat(pid: int) -> list[str]:
 
 @dataclass(frozen=True)
 class DeviceUse:
-    """What the tool of the driver has seen."""
+    """What the driver has seen."""
 
     busy: float  # share of the time in which the device computed anything
     memory_mib: float  # of all programs, at most
 
 
-class DeviceWatch:
-    """Watches a GPU until `stop`."""
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))  # percent
 
-    def __init__(self, device: str) -> None:
-        number = device.partition(":")[2] or "0"
-        command = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
-        self._process: subprocess.Popen[str] | None = None
-        if device != "cpu" and shutil.which(command[0]):
-            self._process = subprocess.Popen(
-                [*command, f"--id={number}", "-lms", "200"],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class DeviceWatch:
+    """Asks the library of the driver for a GPU, again and again, until `stop`."""
+
+    def __init__(self, device: str, open_library: Callable[[str], Any] = ctypes.CDLL) -> None:
+        self._seen = list[DeviceUse]()
+        self._ends = threading.Event()
+        self._thread: threading.Thread | None = None
+        if device != "cpu":
+            number = int(device.partition(":")[2] or 0)
+            self._thread = threading.Thread(target=self._watch, args=(number, open_library), daemon=True)
+            self._thread.start()
 
     def stop(self) -> DeviceUse | None:
-        """None: the tool is missing, or has seen nothing."""
-        if self._process is None:
+        """None: there is no such library, or it has said nothing."""
+        self._ends.set()
+        if self._thread is not None:
+            self._thread.join()
+        if not self._seen:
             return None
-        self._process.terminate()
-        lines = self._process.communicate()[0].splitlines()
+        return DeviceUse(statistics.mean(one.busy for one in self._seen), max(one.memory_mib for one in self._seen))
+
+    def _watch(self, number: int, open_library: Callable[[str], Any]) -> None:
         try:
-            seen = [tuple(float(value) for value in line.split(",")) for line in lines if line.count(",") == 1]
-        except ValueError:
-            return None
-        if not seen:
-            return None
-        return DeviceUse(statistics.mean(busy for busy, _ in seen) / 100, max(memory for _, memory in seen))
+            library = open_library("libnvidia-ml.so.1")
+        except OSError:
+            return
+        handle, utilization, memory = ctypes.c_void_p(), _Utilization(), _Memory()
+        if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(handle)):
+            return
+        while not self._ends.wait(_BETWEEN_S):
+            failed = library.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(utilization))
+            if not failed and not library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
+                self._seen.append(DeviceUse(utilization.gpu / 100, memory.used / 2**20))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -10,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu import engine
+from gpu import engine, usage
 from gpu.inputs import write_weights
 from gpu.options import SMALL, Options, Scale
 from gpu.part import run_cases
 from gpu.parts import Part, run_parts
 from gpu.table import Case, Goal, Measured, row
 
+ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import json, sys, time
 
@@ -85,6 +88,12 @@ def test_what_ends_a_part_is_the_reason_of_all_that_it_has_not_measured(program:
     cases = [*part("fails").cases, Case[Any]("fails 3", _never)]
     rows, _ = run([Part("fails", "", 1, cases)], program)
     assert "not measured: RuntimeError: the device is gone" in rows[2]
+
+
+def test_a_trial_reaches_no_goal(program: tuple[str, ...]) -> None:
+    cases = [Case[Any](case.what, case.measure, Goal(1)) for case in part("next").cases]
+    rows, _ = run([Part("next", "", 1, cases)], program)
+    assert "| 1 images/s |  |" in rows[0]
 
 
 def test_later_parts_know_what_the_first_one_has_found(program: tuple[str, ...]) -> None:
@@ -163,3 +172,64 @@ def test_the_parts_have_cases_with_names_of_their_own() -> None:
     ]
     assert len(set(names("engine"))) == len(names("engine"))
     assert not set(names("engine")) & set(names("lite"))
+
+
+class Driver:
+    """The library of a driver whose GPU is half busy."""
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, number: int, _: object) -> int:  # noqa: N802
+        return 0 if number == 1 else 2
+
+    def nvmlDeviceGetUtilizationRates(self, _: object, found: Any) -> int:  # noqa: N802
+        found._obj.gpu = 50
+        return 0
+
+    def nvmlDeviceGetMemoryInfo(self, _: object, found: Any) -> int:  # noqa: N802
+        found._obj.used = 3 * 2**20
+        return 0
+
+
+def test_a_watch_says_how_busy_a_device_was_where_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "_BETWEEN_S", 0)
+    watch = usage.DeviceWatch("cuda:1", lambda _: Driver())
+    while not watch._seen:
+        time.sleep(0.001)
+    assert watch.stop() == usage.DeviceUse(0.5, 3)
+    assert usage.DeviceWatch("cuda", lambda _: Driver()).stop() is None
+    assert usage.DeviceWatch("cpu").stop() is None
+
+
+IMPORTS = """
+import sys
+from importlib.metadata import packages_distributions
+
+owners, there = packages_distributions(), set(sys.argv[1:])
+
+class Missing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        known = {each.lower().replace("_", "-") for each in owners.get(name.partition(".")[0], ())}
+        if known and not known & there:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing)
+import patchserve_server.cli.commands, patchserve_server.engine.factory, patchserve_server.imaging.on_device.codec
+import patchserve_server.bootstrap.fleet.engine, patchserve_server.bootstrap.fleet.front
+import patchserve_server.bootstrap.fleet.parent, gpu.__main__, gpu.load
+"""
+WITH_TORCH = {
+    *("filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "setuptools", "sympy", "triton"),
+    *("numpy", "torch"),
+}
+
+
+def test_a_server_on_a_gpu_needs_only_what_is_packed() -> None:
+    script = (ROOT / "benchmarks" / "gpu" / "pack.sh").read_text()
+    packed = script.split("for name in ")[1].split("; do")[0].replace("\\", " ").split()
+    environment = {**os.environ, "PYTHONPATH": ":".join([str(ROOT / "benchmarks"), *sys.path])}
+    command = [sys.executable, "-c", IMPORTS, "patchserve", *packed, *WITH_TORCH]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -284,4 +284,3 @@ def test_what_several_fronts_cannot_do_is_said_at_the_start(flags: list[str], ex
     assert fleet.wait() == 1
     assert expected in fleet.log
     assert "Traceback" not in fleet.log
-    assert "exception" not in fleet.log

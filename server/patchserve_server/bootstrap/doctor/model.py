@@ -91,7 +91,7 @@ def check_decode(settings: Settings) -> Iterator[Finding]:
         for device in devices_of(settings):
             open_codec(resolve_device(device))
     except StartupError as error:
-        yield fault("decode", error.message, "docs/gpu.md says what the device needs. Or set --decode cpu.")
+        yield fault("decode", error.message, "docs/gpu.md says what --decode device needs.")
     else:
         yield ok("decode", f"device: JPEGs by torchcodec {version('torchcodec')}")
 

@@ -33,7 +33,7 @@ class Codec(Protocol):
         """Decodes and draws once in as many threads as will do so: the first time takes a third of a second."""
 
     def samples(self, shape: InputShape) -> tuple[ModelInputs, ModelInputs]:
-        """JPEG files of this size (N, H, W, 3), as the CPU decodes them and as the device does."""
+        """JPEG files of this size (N, H, W, 3), two or more, as the CPU decodes them and as the device does."""
 
 
 OpenCodec: TypeAlias = Callable[[torch.device], Codec]

@@ -13,32 +13,31 @@ from patchserve_server.domain.images import RgbImage
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.jpeg_file import JpegFile
 
-_SAVED: Final = (  # quality, subsampling; Pillow's names
-    (90, "4:2:0"),
-    (75, "4:2:0"),
-    (90, "4:2:2"),
-    (95, "4:4:4"),
+_SAVED: Final[tuple[dict[str, object], ...]] = (
+    {"quality": 90, "subsampling": "4:2:0"},
+    {"quality": 75, "subsampling": "4:2:0"},
+    {"quality": 90, "subsampling": "4:2:2"},
+    {"quality": 95, "subsampling": "4:4:4"},
+    {"quality": 90, "subsampling": "4:2:0", "progressive": True},
 )
+"""In the options of Pillow."""
 
 
 def sample_files(shape: InputShape) -> list[JpegFile]:
-    """Files of this size, as cameras and programs write them."""
-    return [
-        _saved(_drawn(shape, seed), quality=quality, subsampling=subsampling)
-        for seed, (quality, subsampling) in enumerate(_SAVED)
-    ]
+    """Files of this size, as cameras and programs write them; the last one is gray. Any device decodes the first."""
+    files = [_saved(Image.fromarray(_drawn(shape, seed)), **options) for seed, options in enumerate(_SAVED)]
+    return [*files, _saved(Image.fromarray(_drawn(shape, len(files))).convert("L"), quality=90)]
 
 
 def decode_on_cpu(file: JpegFile) -> RgbImage:
-    """The pixels (H, W, 3) of an upright file."""
-    return np.asarray(Image.open(io.BytesIO(file.data)))
+    """The pixels (H, W, 3) of a file, as they are stored."""
+    return np.asarray(Image.open(io.BytesIO(file.data)).convert("RGB"))
 
 
-def _saved(image: RgbImage, *, quality: int, subsampling: str) -> JpegFile:
+def _saved(image: Image.Image, **options: object) -> JpegFile:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=subsampling)
-    height, width, _ = image.shape
-    return JpegFile(file.getvalue(), (width, height))
+    image.save(file, "JPEG", **options)
+    return JpegFile(file.getvalue(), image.size)
 
 
 def _drawn(shape: InputShape, seed: int) -> RgbImage:

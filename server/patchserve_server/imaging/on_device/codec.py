@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, cycle, pairwise
+from itertools import accumulate, pairwise
 from threading import Barrier
 from typing import Final
 
@@ -97,21 +97,24 @@ class TorchCodec:
         """Decodes and draws once.
 
         Raises:
-            DeviceCodecError: it cannot do so.
+            DeviceCodecError: it cannot do so with an ordinary file.
         """
-        files = sample_files(InputShape.square())
+        shape = InputShape.square()
+        files = sample_files(shape)
         drawings = [
-            OverlayDrawing(file, np.zeros(InputShape.square().sides_px, np.uint8), scale, file.size_px)
-            for file, scale in zip(files, cycle(HeatmapScale), strict=False)
+            OverlayDrawing(files[0], np.zeros(shape.sides_px, np.uint8), scale, files[0].size_px)
+            for scale in HeatmapScale
         ]
-        for result in (*self.decode(files, InputShape.square()), *self.draw(drawings)):
+        for result in (self.decode(files, shape)[0], *self.draw(drawings)):
             if isinstance(result, DeviceCodecError):
                 raise result
 
     def samples(self, shape: InputShape) -> tuple[ModelInputs, ModelInputs]:
         files = sample_files(shape)
-        decoded = [one for one in self.decode(files, shape) if isinstance(one, Tensor)]
-        return np.stack([decode_on_cpu(file) for file in files]), torch.stack(decoded).cpu().numpy()
+        decoded = zip(files, self.decode(files, shape), strict=True)
+        pairs = [(decode_on_cpu(file), one.cpu().numpy()) for file, one in decoded if isinstance(one, Tensor)]
+        exact, found = (np.stack(pixels) for pixels in zip(*pairs, strict=True))
+        return exact, found
 
     def _decoded(self, files: Sequence[JpegFile]) -> list[Tensor | DeviceCodecError]:
         """The pixels of each file (3, H, W) as they are stored."""

@@ -150,7 +150,7 @@ def _search(queries: Tensor, bank: DeviceIndex, k: int, count: int, near: NearPl
     scaled = torch.addcmul(bank.offset, queries, bank.scale)
     rounded = scaled.new_empty((len(queries), bank.rounded.shape[1]), dtype=torch.float16)
     rounded[:, :dim] = scaled
-    rounded[:, dim:] = 1
+    rounded[:, dim:].fill_(1)
     ranks, rows = _lowest_ranks(rounded, bank, count, near)
     if near is not None:
         rows = rows.masked_fill(ranks == torch.inf, len(index))

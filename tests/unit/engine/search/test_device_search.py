@@ -144,6 +144,51 @@ def test_a_search_waits_for_nothing() -> None:
     assert found_waits == []
 
 
+@pytest.mark.parametrize("rows", [700, 1000])
+def test_rows_in_small_and_large_groups_are_those_of_the_exact_search(
+    monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(device_search, "_MANY_ROWS", 800)
+    bank, queries = clustered(rows, 1, dim=64), clustered(90, 2, dim=64)
+    distances, nearest_rows, is_unresolved = found(queries, bank, 9)
+    exact_distances, exact_rows = nearest(queries, BankIndex.build(bank), 9)
+    assert is_unresolved.float().mean() < 0.1
+    torch.testing.assert_close(distances[~is_unresolved], exact_distances[~is_unresolved], rtol=1e-5, atol=0)
+    assert torch.equal(nearest_rows[~is_unresolved], exact_rows[~is_unresolved])
+
+
+@pytest.mark.parametrize("direction", [-1.0, 1.0, 0.0])
+def test_a_tensor_core_that_cuts_off_its_sums_makes_no_wrong_row_certain(
+    monkeypatch: pytest.MonkeyPatch, direction: float
+) -> None:
+    """Each addition may lose a unit in the last place: here of each product, and by chance, as much as is possible."""
+    multiply, generator, dim = device_search.multiply, torch.Generator().manual_seed(0), 512
+
+    def cut_off(queries: Tensor, rows: Tensor) -> Tensor:
+        ranks = multiply(queries, rows)
+        lengths = [torch.linalg.vector_norm(each[:, :dim].float(), dim=1) for each in (queries, rows)]
+        share = torch.rand(ranks.shape, generator=generator) * (direction or 2) - (0 if direction else 1)
+        return ranks + share * (dim * torch.finfo(torch.float32).eps) * torch.outer(*lengths)
+
+    monkeypatch.setattr(device_search, "multiply", cut_off)
+    base = clustered(100, 1, dim=dim)
+    bank = torch.cat([base + 0.4 * vectors(100, dim, seed) for seed in range(14)])
+    queries = base[:80] + 0.4 * vectors(80, dim, 99)
+    distances, _, is_unresolved = found(queries, bank, 3)
+    lowest = true_distances(queries, bank).topk(3, dim=1, largest=False).values
+    assert not is_unresolved.all()
+    torch.testing.assert_close(distances[~is_unresolved].double(), lowest[~is_unresolved], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e-15, 1e-20, 1e-30, 0.0])
+def test_vectors_whose_squares_are_too_small_are_not_certain_or_right(scale: float) -> None:
+    bank, queries = scale * clustered(100, 1), scale * clustered(20, 2)
+    distances, _, is_unresolved = found(queries, bank, 9)
+    lowest = true_distances(queries, bank).topk(9, dim=1, largest=False).values
+    torch.testing.assert_close(distances[~is_unresolved].double(), lowest[~is_unresolved], rtol=1e-4, atol=0)
+    assert is_unresolved.all() == (scale < 1e-12)
+
+
 def test_the_copy_has_the_memory_that_was_predicted() -> None:
     index = DeviceIndex.build(BankIndex.build(clustered(70, 1)))
     assert index.nbytes == DeviceIndex.predict_nbytes(70, 16)

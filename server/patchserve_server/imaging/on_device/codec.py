@@ -28,6 +28,7 @@ MAX_DECODED_BYTES: Final = 2**27
 """Files are decoded in parts of at most so many bytes of pixels; a larger one alone."""
 _WARMED_THREADS: Final = 4  # two score, and two draw
 _WARM_UP_TIMEOUT_S: Final = 120.0
+_MAX_FAILURES: Final = 3  # of files that are decoded together
 _CHANNELS: Final = 3
 
 
@@ -125,8 +126,22 @@ class TorchCodec:
         except RuntimeError as error:  # of one file, for all of them
             if len(files) == 1:
                 return [DeviceCodecError(torchcodec_calls.reason_of(error))]
-            return [one for file in files for one in self._decoded([file])]
+            return self._decoded_alone(files)
         return [_checked(pixels, file) for pixels, file in zip(decoded, files, strict=True)]
+
+    def _decoded_alone(self, files: Sequence[JpegFile]) -> list[Tensor | DeviceCodecError]:
+        """The same, file by file. With each error the library drops its decoder, and the next one takes long to make.
+
+        So nobody's files may cause many of them: after a few, what is left is for the CPU.
+        """
+        found, failures = list[Tensor | DeviceCodecError](), 0
+        for file in files:
+            if failures == _MAX_FAILURES:
+                found.append(DeviceCodecError("Too many files beside it cannot be decoded."))
+                continue
+            found += self._decoded([file])
+            failures += isinstance(found[-1], DeviceCodecError)
+        return found
 
     def _drawn(self, drawings: Sequence[OverlayDrawing]) -> list[Tensor | DeviceCodecError]:
         """The file of each overlay, (N,) uint8 on the device."""

@@ -81,6 +81,16 @@ def test_a_file_that_cannot_be_decoded_costs_no_other_its_pixels(opened: TorchCo
     assert "cpp" not in str(found[1])
 
 
+def test_few_files_may_fail_in_one_call(opened: TorchCodec, calls: list[int]) -> None:
+    """Each of them costs the library its decoder. What is left is for the CPU, and the next call begins anew."""
+    good = jpeg_file(card(1))
+    found = opened.decode([good, *[UNKNOWN] * 40, good], SHAPE)
+    assert isinstance(found[0], Tensor)
+    assert all(isinstance(one, DeviceCodecError) for one in found[1:])
+    assert calls == [42, 1, 1, 1, 1]
+    assert isinstance(opened.decode([good], SHAPE)[0], Tensor)
+
+
 def test_decoded_pixels_at_once_are_limited(
     opened: TorchCodec, calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from threading import Barrier
 from typing import Final
@@ -41,15 +42,22 @@ def open_codec(device: torch.device) -> TorchCodec:
     if device.type == "cpu":
         raise StartupError("--decode device needs a GPU, and this server uses the CPU. Use --decode cpu.")
     torchcodec_calls.import_torchcodec()
-    try:
+    with _starting(device):
         codec = TorchCodec(device)
         codec.try_out()
+    return codec
+
+
+@contextmanager
+def _starting(device: torch.device) -> Iterator[None]:
+    """Says why the server cannot start, if the device does not decode in the block."""
+    try:
+        yield
     except (DeviceCodecError, RuntimeError) as error:
         raise StartupError(
-            f"--decode device: torchcodec cannot decode on {device} ({error}). Install the "
-            "torchcodec that is built for CUDA and for this torch, or use --decode cpu."
+            f"--decode device: torchcodec cannot decode on {device} ({torchcodec_calls.reason_of(error)}). It must be "
+            "built for CUDA and for this torch, and the device needs free memory. Or use --decode cpu."
         ) from error
-    return codec
 
 
 class TorchCodec:
@@ -90,7 +98,7 @@ class TorchCodec:
             begun.wait(_WARM_UP_TIMEOUT_S)
             self.try_out()
 
-        with ThreadPoolExecutor(_WARMED_THREADS) as pool:
+        with _starting(self._device), ThreadPoolExecutor(_WARMED_THREADS) as pool:
             for running in [pool.submit(run) for _ in range(_WARMED_THREADS)]:
                 running.result()
 

@@ -154,6 +154,17 @@ def test_threads_do_not_disturb_each_other(opened: TorchCodec) -> None:
             assert np.array_equal(pixels.numpy(), expected(file))
 
 
+def test_a_device_that_is_full_when_threads_are_warmed_up_is_told_in_a_sentence(
+    opened: TorchCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("decode_jpegs_cuda, /DecodeJpegCuda.cpp:99, Failed to create nvjpeg state: 5")
+
+    monkeypatch.setattr(torchcodec_calls, "decode", fail)
+    with pytest.raises(StartupError, match=r"cannot decode on cpu \(Failed to create nvjpeg state: 5\).*free memory"):
+        opened.warm_up()
+
+
 def test_samples_are_whole_images_as_both_decode_them(opened: TorchCodec) -> None:
     exact, decoded = opened.samples(SHAPE)
     assert exact.shape == decoded.shape == (len(exact), *SHAPE.sides_px, 3)

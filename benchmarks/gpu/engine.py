@@ -2,127 +2,302 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from gpu.inputs import model_inputs, model_with_rows
+from gpu.detectors import open_detector
+from gpu.inputs import References, model_inputs
+from gpu.options import Options
+from gpu.part import run_cases, tell
+from gpu.stages import kernels, stages
+from gpu.table import Case, Goal, Measured
+from gpu.trial import trial_runtime
 from patchserve_server.domain.input_options import InputShape
-from patchserve_server.domain.ports import Scorer
-from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
-from patchserve_server.engine.backbone.devices import synchronize
+from patchserve_server.domain.ports import Scorer, ScoringTimes
+from patchserve_server.engine.backbone.device_precision import on_device
+from patchserve_server.engine.backbone.device_runtime import DTYPES, DeviceRuntime
+from patchserve_server.engine.backbone.devices import resolve_device, synchronize
+from patchserve_server.engine.backbone.loading import load_backbone
+from patchserve_server.engine.backbone.runtime import BF16, FP32
 from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.map_difference import map_difference
+from patchserve_server.engine.measurements import Measurements
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.search.device_search import DeviceIndex, search_on_device
 
-ROWS = (784, 7_840, 75_000)
-GOALS = (0.75, None, 0.4)
-BATCHES = (1, 8, 32, 64)
-SIDES_PX = (320, 448)
-MIXED = 8
+LITE = "efficientnet_lite2"
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    per_s: float  # images
-    ratio: float | None = None
-    to: str = ""
-    goal: float | None = None  # of the ratio
+_SQUARE = InputShape.square()
+_WINDOWS = 5  # of each of two things that are compared: they take turns
+_WORKERS = 2  # as many as a server has
+_DEVICE_MS_OF_ONE = 2.0
+_STALL = 3.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Engine:
-    """`seconds`: how long each case runs. `batch`: the largest number of images at once."""
+    """A detector, and what is open there."""
 
+    options: Options
     detector: PatchCoreDetector
-    seconds: float
-    batch: int
+    start_s: float
+    _references: dict[InputShape, References] = field(default_factory=dict)
+    _opened: dict[tuple[int, InputShape, int], PatchCoreScorer] = field(default_factory=dict)
 
-    def rate(self, run: Callable[[], object], images: int) -> float:
-        """Images a second of a run that has so many."""
-        run()
-        runs, started_s = 0, time.perf_counter()
-        while (passed_s := time.perf_counter() - started_s) < self.seconds or runs < 3:
-            run()
-            runs += 1
-        return images * runs / passed_s
+    @classmethod
+    def start(cls, options: Options, backbone: str) -> Engine:
+        started_s = time.perf_counter()
+        detector = open_detector(options, backbone)
+        engine = cls(options, detector, 0.0)
+        engine.opened(options.scale.rows[0])
+        engine.start_s = time.perf_counter() - started_s
+        tell(found={"precision": detector.info.precision})
+        return engine
 
-    def bare(self, scorer: PatchCoreScorer, batch: int, shape: InputShape) -> float:
+    def opened(self, rows: int, shape: InputShape = _SQUARE, seed: int = 0) -> PatchCoreScorer:
+        """The reference with so many rows. It is ready: opening has captured and warmed up all that it needs."""
+        key = rows, shape, seed
+        if key not in self._opened:
+            if shape not in self._references:
+                self._references[shape] = References.create(self.detector, shape)
+            scorer = self.detector.open(self._references[shape].model(rows, seed))
+            assert isinstance(scorer, PatchCoreScorer)
+            self._opened[key] = scorer
+        return self._opened[key]
+
+    def detect(self, scorers: Sequence[Scorer], batch: int, shape: InputShape = _SQUARE) -> Callable[[], object]:
+        """From model inputs in main memory to scores and maps there."""
+        shares = np.array_split(model_inputs(batch, shape), len(scorers))
+        pairs = [pair for pair in zip(scorers, shares, strict=True) if len(pair[1])]
+        return lambda: list(self.detector.score_batch(pairs))
+
+    def bare(self, scorer: PatchCoreScorer, batch: int, shape: InputShape = _SQUARE) -> Callable[[], object]:
         """The network alone, with its inputs on the device."""
         runtime = scorer.pipeline.runtime
         assert isinstance(runtime, DeviceRuntime)
-        images = torch.from_numpy(model_inputs(batch, shape)).to(runtime.device)
+        return bare_run(runtime, batch, shape)
 
-        @torch.inference_mode()
-        def run() -> None:
-            runtime.layers_of(images)
-            synchronize(runtime.device)
+    @property
+    def memory_mib(self) -> float:
+        return 0.0 if self.options.is_trial else torch.cuda.max_memory_allocated() / 2**20
 
-        return self.rate(run, batch)
 
-    def detect(self, scorers: Sequence[Scorer], batch: int, shape: InputShape) -> float:
-        """From model inputs in main memory to scores and maps there."""
-        inputs = model_inputs(batch, shape)
-        shares = np.array_split(inputs, len(scorers))
-        return self.rate(
-            lambda: list(
-                self.detector.score_batch([pair for pair in zip(scorers, shares, strict=True) if len(pair[1])])
+def bare_run(runtime: DeviceRuntime, batch: int, shape: InputShape = _SQUARE) -> Callable[[], object]:
+    images = torch.from_numpy(model_inputs(batch, shape)).to(runtime.device)
+
+    @torch.inference_mode()
+    def run() -> None:
+        runtime.layers_of(images)
+        synchronize(runtime.device)
+
+    return run
+
+
+def runs_per_s(runs: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """How often a second each runs. They take turns, so that a slow moment of the machine slows all of them."""
+    window_s = seconds / (_WINDOWS * len(runs))
+    found = {name: list[float]() for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(_WINDOWS):
+        for name, run in runs.items():
+            count, started_s = 0, time.perf_counter()
+            while (passed_s := time.perf_counter() - started_s) < window_s or not count:
+                run()
+                count += 1
+            found[name].append(count / passed_s)
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def run(options: Options, ends_s: float) -> None:
+    """One of the parts that need no server."""
+    if options.part == "networks":
+        run_cases(network_cases(options), Networks(options), seconds=options.seconds, ends_s=ends_s)
+        return
+    engine = Engine.start(options, LITE if options.part == "lite" else options.backbone)
+    run_cases(cases(options), engine, seconds=options.seconds, ends_s=ends_s)
+
+
+def cases(options: Options) -> list[Case[Engine]]:
+    """The cases of a part, the most important first."""
+    scale = options.scale
+    few, middle, many = scale.rows
+    batch, largest = scale.batch, max(scale.batches)
+    start = Case[Engine]("start, until a reference is ready", lambda engine, _: Measured(engine.start_s, "s"))
+    goals = [
+        Case(f"slowest call over median, 1 to {largest} images", _stalls, Goal(_STALL, "times", at_most=True)),
+        Case(f"detect, {few:,} rows, batches of {batch}", partial(_detect, rows=few), Goal(0.75, of_ratio=True)),
+        Case(f"detect, {many:,} rows, batches of {batch}", partial(_detect, rows=many), Goal(0.4, of_ratio=True)),
+        Case("one image, embedding and search", _one_image, Goal(_DEVICE_MS_OF_ONE, "ms", at_most=True)),
+    ]
+    mixed = Case(f"detect, {scale.mixed} references mixed", _mixed, Goal(0.9, of_ratio=True))
+    if options.part == "lite":
+        return [replace(case, what=f"{LITE}: {case.what}") for case in (start, goals[0], goals[3], goals[1])]
+    if options.part != "engine":
+        return [start, goals[1], goals[2]]
+    return [
+        start,
+        *goals,
+        mixed,
+        Case(f"queries searched twice, {few:,} rows", partial(_unresolved, rows=few)),
+        Case(f"queries searched twice, {many:,} rows", partial(_unresolved, rows=many)),
+        Case("largest memory of the device", lambda engine, _: Measured(engine.memory_mib, "MiB")),
+        Case(f"stages of detect, {few:,} rows", partial(stages_of, rows=few)),
+        Case(f"stages of detect, {many:,} rows", partial(stages_of, rows=many)),
+        Case("stages of one image", partial(stages_of, rows=few, batch=1)),
+        Case(f"detect, {few:,} rows, by two threads at once", _two_threads),
+        *(
+            Case(f"detect, {few:,} rows, batches of {each}", partial(_detect, rows=few, batch=each))
+            for each in scale.batches
+            if each != batch
+        ),
+        Case(f"detect, {middle:,} rows, batches of {batch}", partial(_detect, rows=middle)),
+        *(Case(f"detect, {side} x {side} px", partial(_size, side_px=side)) for side in scale.sides_px),
+    ]
+
+
+def _detect(engine: Engine, seconds: float, rows: int, batch: int | None = None) -> Measured:
+    count, scorer = batch or engine.options.scale.batch, engine.opened(rows)
+    found = runs_per_s({"bare": engine.bare(scorer, count), "detect": engine.detect([scorer], count)}, seconds)
+    if batch is None:
+        tell(found={"bare_per_s": count * found["bare"]})
+    return _against(found, "detect", "bare", count)
+
+
+def _against(found: Mapping[str, float], one: str, other: str, images: int) -> Measured:
+    return Measured(images * found[one], ratio=found[one] / found[other], to=f"{images * found[other]:,.0f}/s {other}")
+
+
+def _mixed(engine: Engine, seconds: float) -> Measured:
+    scale = engine.options.scale
+    several = [engine.opened(scale.rows[0], seed=number) for number in range(scale.mixed)]
+    runs = {
+        "with one reference": engine.detect(several[:1], scale.batch),
+        "mixed": engine.detect(several, scale.batch),
+    }
+    return _against(runs_per_s(runs, seconds), "mixed", "with one reference", scale.batch)
+
+
+def _size(engine: Engine, seconds: float, side_px: int) -> Measured:
+    shape, batch = InputShape.square(side_px), engine.options.scale.batch
+    scorer = engine.opened(engine.options.scale.rows[0], shape)
+    runs = {"bare of this size": engine.bare(scorer, batch, shape), "detect": engine.detect([scorer], batch, shape)}
+    return _against(runs_per_s(runs, seconds), "detect", "bare of this size", batch)
+
+
+def _two_threads(engine: Engine, seconds: float) -> Measured:
+    """As a server does it: while one waits for the device, the other prepares its batch."""
+    scale = engine.options.scale
+    scorer = engine.opened(scale.rows[0])
+    detects = [engine.detect([scorer], scale.batch) for _ in range(_WORKERS)]
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        runs = {
+            "by one thread": lambda: [run() for run in detects],
+            "by two": lambda: list(pool.map(lambda run: run(), detects)),
+        }
+        found = runs_per_s(runs, seconds)
+    return _against(found, "by two", "by one thread", _WORKERS * scale.batch)
+
+
+def _one_image(engine: Engine, seconds: float) -> Measured:
+    """As the server reports it, from the images in main memory to the scores there."""
+    scorer, inputs = engine.opened(engine.options.scale.rows[0]), model_inputs(1, _SQUARE)
+    times, whole_ms = list[ScoringTimes](), list[float]()
+    ends_s = time.perf_counter() + seconds
+    while time.perf_counter() < ends_s or len(times) < 3:
+        started_s = time.perf_counter()
+        times.append(scorer.score(inputs)[1])
+        whole_ms.append(1000 * (time.perf_counter() - started_s))
+    embed_ms = statistics.median(each.embed_ms for each in times)
+    search_ms = statistics.median(each.search_ms for each in times)
+    more = f"embed {embed_ms:.2f}, search {search_ms:.2f}; the call {statistics.median(whole_ms):.2f}"
+    return Measured(embed_ms + search_ms, "ms", more=more)
+
+
+def _stalls(engine: Engine, seconds: float) -> Measured:
+    """For each number of images, in any order: its first calls, and how long the slowest of them took."""
+    largest = max(engine.options.scale.batches)
+    scorer, inputs = engine.opened(engine.options.scale.rows[0]), model_inputs(largest, _SQUARE)
+    ends_s, worst, seen = time.perf_counter() + seconds, (0.0, 0, 0.0), 0
+    for count in random.Random(0).sample(range(1, largest + 1), largest):
+        if time.perf_counter() > ends_s and seen:
+            break
+        times_ms = []
+        for _ in range(5):
+            started_s = time.perf_counter()
+            scorer.score(inputs[:count])
+            times_ms.append(1000 * (time.perf_counter() - started_s))
+        worst = max(worst, (max(times_ms) / statistics.median(times_ms), count, max(times_ms)))
+        seen += 1
+    ratio, count, ms = worst
+    return Measured(ratio, "times", more=f"{ms:.1f} ms with {count} images; {seen} of {largest} numbers tried")
+
+
+@torch.inference_mode()
+def _unresolved(engine: Engine, _: float, rows: int) -> Measured:
+    """The share of queries that the fast search leaves to the exact one."""
+    scorer = engine.opened(rows)
+    assert scorer.plan is not None
+    assert isinstance(scorer.plan.bank, DeviceIndex)
+    patches = scorer.pipeline.embed(model_inputs(engine.options.scale.batch, _SQUARE)).flatten(0, 1)
+    found = search_on_device(patches, scorer.plan.bank, scorer.pipeline.neighbor_count)
+    return Measured(100 * found.is_unresolved.float().mean().item(), "%")
+
+
+def stages_of(engine: Engine, seconds: float, rows: int, batch: int | None = None) -> Measured:
+    """Where the time of a call goes: a note below the table."""
+    count, scorer = batch or engine.options.scale.batch, engine.opened(rows)
+    detect = engine.detect([scorer], count)
+    title = f"{count} image{'s' if count > 1 else ''}, {rows:,} rows, {engine.detector.info.precision}"
+    found = stages(scorer, detect, seconds / 2)
+    tell(note=f"Stages of a call, {title}:\n\n{found.table}")
+    busy, table = kernels(scorer.pipeline.runtime.device, detect, seconds / 2)
+    tell(note=f"What the device does in a call, {title}:\n\n{table}")
+    return Measured(100 * busy, "% busy", more=f"a call takes {found.call_ms:.2f} ms; see below")
+
+
+class Networks:
+    """The bare network in each precision."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        device = torch.device("cpu") if options.is_trial else resolve_device(options.device)
+        self._backbone = load_backbone(options.backbone, options.weights(options.backbone), device)
+        self._runtimes = dict[str, DeviceRuntime]()
+
+    def runtime(self, precision: str) -> DeviceRuntime:
+        if precision not in self._runtimes:
+            if self._options.is_trial:
+                runtime = trial_runtime(self._backbone.runtime.module, precision)
+            else:
+                runtime = on_device(
+                    self._backbone, precision, map_difference=map_difference, measurements=Measurements(None)
+                ).runtime
+            self._runtimes[precision] = runtime
+        return self._runtimes[precision]
+
+    def measure(self, seconds: float, precision: str, batch: int) -> Measured:
+        rate = runs_per_s({"bare": bare_run(self.runtime(precision), batch)}, seconds)["bare"]
+        return Measured(batch * rate)
+
+
+def network_cases(options: Options) -> list[Case[Networks]]:
+    batches = sorted(options.scale.batches, key=lambda batch: abs(batch - options.scale.batch))
+    return [
+        Case(
+            f"bare network, {precision}, batches of {batch}",
+            lambda networks, seconds, precision=precision, batch=batch: networks.measure(  # type: ignore[misc]
+                seconds, precision, batch
             ),
-            batch,
         )
-
-    def opened(self, rows: int, shape: InputShape, seed: int = 0) -> PatchCoreScorer:
-        scorer = self.detector.open(model_with_rows(self.detector, rows, shape, seed=seed))
-        assert isinstance(scorer, PatchCoreScorer)
-        return scorer
-
-    def table(self) -> list[Row]:
-        square = InputShape.square()
-        batch = min(32, self.batch)
-        batches = sorted({batch, *(each for each in BATCHES if each <= self.batch)})
-        small = self.opened(ROWS[0], square)
-        bare = {each: self.bare(small, each, square) for each in batches}
-        rows = [Row(f"bare network, batches of {each}", rate) for each, rate in bare.items()]
-        for count, goal in zip(ROWS, GOALS, strict=True):
-            scorer = small if count == ROWS[0] else self.opened(count, square)
-            rate = self.detect([scorer], batch, square)
-            rows.append(Row(f"detect, batches of {batch}, {count} rows", rate, rate / bare[batch], "bare", goal))
-        for each in batches:
-            rate = self.detect([small], each, square)
-            rows.append(Row(f"detect, batches of {each}, {ROWS[0]} rows", rate, rate / bare[each], "bare"))
-        one = self.detect([small], batch, square)
-        mixed = self.detect([self.opened(ROWS[0], square, seed) for seed in range(MIXED)], batch, square)
-        rows.append(Row(f"detect, {MIXED} references mixed", mixed, mixed / one, "one reference", 0.9))
-        for side_px in SIDES_PX:
-            shape = InputShape.square(side_px)
-            scorer = self.opened(ROWS[0], shape)
-            rate, own = self.detect([scorer], batch, shape), self.bare(scorer, batch, shape)
-            rows.append(Row(f"detect, {side_px} x {side_px} pixels", rate, rate / own, "bare of this size"))
-        return [*rows, self._one_image(small), self._stalls(small)]
-
-    def _one_image(self, scorer: PatchCoreScorer) -> Row:
-        """The time on the device for one image, as the server reports it."""
-        inputs = model_inputs(1, InputShape.square())
-        times = [scorer.score(inputs)[1] for _ in range(30)]
-        ms = statistics.median(each.embed_ms + each.search_ms for each in times)
-        return Row(f"one image: {ms:.2f} ms for embedding and search", 1000 / ms, 2 / ms, "2 ms", 1.0)
-
-    def _stalls(self, scorer: PatchCoreScorer) -> Row:
-        """The slowest call after ready over the median of its number of images."""
-        inputs, worst = model_inputs(self.batch, InputShape.square()), 0.0
-        for count in range(1, self.batch + 1):
-            times_s = []
-            for _ in range(5):
-                started_s = time.perf_counter()
-                scorer.score(inputs[:count])
-                times_s.append(time.perf_counter() - started_s)
-            worst = max(worst, max(times_s) / statistics.median(times_s))
-        return Row(
-            f"slowest call of 1 to {self.batch} images: {worst:.1f} times the median", 0.0, 3 / worst, "3 times", 1.0
-        )
+        for batch in batches
+        for precision in ((FP32, BF16) if options.is_trial else DTYPES)
+    ]

@@ -1,12 +1,17 @@
 #!/bin/sh
-# Runs the benchmark on a machine with a GPU, with what pack.sh has packed if it is there. Flags: those of `python -m gpu`.
+# Runs the benchmark on a machine with a GPU: with the server that is installed there, else with what pack.sh has packed.
+# Flags: those of `python -m gpu`.
 set -eu
 cd "$(dirname "$0")/../.."
+python=${PYTHON:-python3}
 packed=out/gpu/packages.tar.xz
-unpacked=${TMPDIR:-/tmp}/patchserve-packages
-path=server:client:protos/python:benchmarks
-if [ -f "$packed" ]; then
-  [ -d "$unpacked" ] || { mkdir -p "$unpacked" && tar -xJf "$packed" -C "$unpacked"; }
+path=$PWD/server:$PWD/client:$PWD/protos/python:$PWD/benchmarks
+if [ -f "$packed" ] && ! "$python" -c 'from importlib.metadata import version; version("patchserve")' 2> /dev/null; then
+  unpacked=${TMPDIR:-/tmp}/patchserve-packages-$(cksum < "$packed" | cut -d ' ' -f 1)
+  if [ ! -d "$unpacked" ]; then
+    "$python" -m tarfile --filter=data -e "$packed" "$unpacked.part"
+    mv "$unpacked.part" "$unpacked"
+  fi
   path=$path:$unpacked/packages
 fi
-PYTHONPATH=$path exec "${PYTHON:-python3}" -m gpu "$@"
+PYTHONUNBUFFERED=1 PYTHONPATH=$path exec "$python" -m gpu "$@"

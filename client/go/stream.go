@@ -260,17 +260,27 @@ func (s *frameStream) delayAfter(ctx context.Context, err error) (time.Duration,
 	if ctx.Err() != nil || s.resumeFor <= 0 || remaining <= 0 || !isConnectionLoss(failed) {
 		return 0, false
 	}
-	delay := s.delay
-	if failed.RetryAfter != nil && *failed.RetryAfter > delay {
-		delay = *failed.RetryAfter
+	delay := jittered(s.delay)
+	if told := failed.RetryAfter; told != nil {
+		if *told > remaining {
+			return 0, false
+		}
+		delay = longer(delay, longer(*told, jittered(*told))) // never shorter than the server asks for
 	}
 	if s.delay *= 2; s.delay > longestDelay {
 		s.delay = longestDelay
 	}
-	if delay = jittered(delay); delay > remaining {
+	if delay > remaining {
 		delay = remaining
 	}
 	return delay, true
+}
+
+func longer(one, other time.Duration) time.Duration {
+	if one > other {
+		return one
+	}
+	return other
 }
 
 // isConnectionLoss says whether another connection may help. A proxy that has lost the server resets the stream; a

@@ -35,19 +35,24 @@ class Backoff:
         self._next_delay_s = _FIRST_DELAY_S
 
     def delay_s(self, error: PatchserveError) -> float | None:
-        """Seconds to wait before the next connection. None: the error is final, or the time has passed."""
+        """Seconds to wait before the next connection, at least those that the server asks for.
+
+        None: the error is final, or the time passes before.
+        """
         now_s = self._clock()
         is_first_loss = self._lost_at_s is None
         self._lost_at_s = now_s if self._lost_at_s is None else self._lost_at_s
         remaining_s = self._lost_at_s + self._resume_for_s - now_s
         # An expired token gets one more connection: the token source may have a new token.
         expired_once = error.reason == "CREDENTIALS_EXPIRED" and is_first_loss
-        if remaining_s <= 0 or not (_is_connection_loss(error) or expired_once):
+        told_s = error.retry_after_s or 0.0
+        if remaining_s <= 0 or told_s > remaining_s or not (_is_connection_loss(error) or expired_once):
             return None
-        delay_s = max(self._next_delay_s, error.retry_after_s or 0)
-        self._next_delay_s = min(2 * self._next_delay_s, _LONGEST_DELAY_S)
         # Jitter, so that the streams of a lost server do not all connect at the same moment.
-        return min(remaining_s, delay_s * random.uniform(0.75, 1.25))  # noqa: S311 - not for secrets
+        share = random.uniform(0.75, 1.25)  # noqa: S311 - not for secrets
+        delay_s = max(self._next_delay_s * share, told_s * max(share, 1.0))
+        self._next_delay_s = min(2 * self._next_delay_s, _LONGEST_DELAY_S)
+        return min(remaining_s, delay_s)
 
 
 def _is_connection_loss(error: PatchserveError) -> bool:

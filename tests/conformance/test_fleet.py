@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from patchserve_client import Client
 
 ROUNDS = 3
 TIMEOUT_S = 60
+RETRY_AFTER_S = 0.3  # longer than the first waits without it
 LOST = Fault(grpc.StatusCode.UNAVAILABLE, "Socket closed.")
 RESET = Fault(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")
 ABOUT_ONE = ("GetReference", "Infer", "InferStream", "LoadReference")
@@ -117,6 +119,16 @@ def test_a_client_repeats_calls_resumes_streams_and_finds_its_own_changes(
     asked = own_inspections(fake, language)
     assert all(len(request.expected_revision) == 64 for request in asked)
     assert {request.expected_revision for request in fake.requests["Infer"] if request not in asked} == {""}
+
+
+def test_a_stream_is_not_resumed_before_the_time_that_the_server_asks_for(fake: FakeServer, soak: Soak) -> None:
+    told = unavailable(retry_after_s=RETRY_AFTER_S)
+    fake.stream_ends.extend([(frames, told) for frames in (0, 0, 1, 0, 1, 0)])
+    soak(fake.address)
+    assert not fake.stream_ends
+    waits_s = [began_s - ended_s for (_, ended_s), (began_s, _) in pairwise(fake.stream_times_s)]
+    assert len(waits_s) == 5
+    assert min(waits_s) >= RETRY_AFTER_S
 
 
 def test_and_asks_without_them_if_somebody_else_has_changed_the_reference(

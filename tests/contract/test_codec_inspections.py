@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 from fakes.detector import FakeDetector
-from fakes.devices import codec_on_cpu
+from fakes.devices import CountedCodec
 from fakes.images import card, encoded
 from fakes.inspectors import inspecting
 from PIL import Image
@@ -27,7 +27,7 @@ class CodecDetector(FakeDetector):
 
     def __init__(self) -> None:
         super().__init__(decode="device")
-        self._codec = codec_on_cpu()
+        self._codec = CountedCodec()
 
     def score_batch(self, batch: Sequence[tuple[Scorer, ScorerInputs]]) -> Iterator[ScoredPart]:
         return super().score_batch([(scorer, self._pixels(scorer, inputs)) for scorer, inputs in batch])

@@ -176,6 +176,15 @@ def test_a_port_in_use_is_named_by_the_command() -> None:
     assert "Traceback" not in server.log
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="several processes need Linux")
+def test_several_processes_that_cannot_start_say_why_in_one_line() -> None:
+    server = ServerProcess("--fronts", "2", "--decode", "device", "--device", "cpu")
+    assert server.wait() == 1
+    assert server.log.splitlines() == [
+        "patchserve-server: --decode device needs a GPU, and this server uses the CPU. Use --decode cpu."
+    ]
+
+
 def test_bfloat16_runs_only_on_a_processor_that_has_it() -> None:
     if supports_bf16():
         with in_process_server(backbone=EMBEDDED, precision="bf16") as address, connect(address) as stub:

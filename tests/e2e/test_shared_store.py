@@ -19,6 +19,7 @@ from e2e.streaming import Feed, config, frame
 from fakes.detector import FakeDetector
 from fakes.faulty_objects import Faults, FaultyObjectStorage
 from fakes.gray import gray_png
+from fakes.object_servers import ObjectServer
 from fakes.scrape import scrape
 from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -243,6 +244,33 @@ def test_a_server_waits_for_its_store_at_the_start(fleet: Fleet, monkeypatch: py
     monkeypatch.setattr(opening, "open_object_storage", lambda _: late)
     with in_process_server(store=fleet.url) as address, connect(address) as stub:
         assert stub.GetServerInfo(server_info_pb2.GetServerInfoRequest(), timeout=10).store.reachable
+
+
+def test_a_bucket_that_does_not_exist_is_told_at_once(
+    moto: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(opening, "START_PATIENCE_S", 2.0)
+    with (
+        pytest.raises(StartupError, match=r"^--store s3://no-such-bucket/a: .* the bucket does not exist\. Create it"),
+        in_process_server(store="s3://no-such-bucket/a", store_cache=tmp_path),
+    ):
+        pass
+    assert "tried again" not in caplog.text
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_a_cache_that_has_no_effect_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, has_folder: bool) -> None:
+    store = {"store": str(tmp_path / "store")} if has_folder else {}
+    with in_process_server(store_cache=tmp_path / "cache", **store):
+        pass
+    words = f"the folder {tmp_path / 'store'}" if has_folder else "no --store"
+    assert f"--store-cache has no effect with {words}" in caplog.text
+    caplog.clear()
+    with in_process_server(**store):
+        pass
+    assert "no effect" not in caplog.text
 
 
 def test_every_server_may_preload_the_same_images(fleet: Fleet, tmp_path: Path) -> None:

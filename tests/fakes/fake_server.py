@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     open_streams: int = 0
 
     requests: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))  # by method
+    stream_times_s: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # when each one began, and ended with a fault
     metadata: list[dict[str, Any]] = field(default_factory=list)
     addressed: dict[str, list[str | None]] = field(default_factory=lambda: defaultdict(list))  # by method: the header
     peers: set[str] = field(default_factory=set)  # the connections of single inspections
@@ -268,6 +272,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         self.open_streams += 1
         try:
             config = (await anext(requests)).config
+            began_at_s = time.monotonic()
             await self._enter("InferStream", config, context)
             ready = stream_pb2.StreamReady(reference_id=config.reference_id, max_in_flight=config.max_in_flight or 8)
             yield stream_pb2.InferStreamResponse(ready=ready)
@@ -279,6 +284,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             async for message in requests:
                 self.requests["frame"].append(message.frame)
                 if end is not None and end[0] == sequence:
+                    self.stream_times_s.append((began_at_s, time.monotonic()))
                     await end[1].abort(context)
                 yield stream_pb2.InferStreamResponse(result=self._result(config, message.frame, sequence))
                 sequence += 1

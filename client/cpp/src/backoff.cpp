@@ -31,13 +31,15 @@ std::optional<std::chrono::nanoseconds> Backoff::delay(const Error& error) {
     const auto now = Clock::now();
     lost_at_ = lost_at_.value_or(now);
     const std::chrono::nanoseconds left = *lost_at_ + resume_for_ - now;
-    if (left <= left.zero() || !is_connection_loss(error)) {
+    const std::chrono::duration<double> told = error.retry_after.value_or(0s);
+    if (left <= left.zero() || told > left || !is_connection_loss(error)) {
         return std::nullopt;
     }
-    const auto chosen = std::max<std::chrono::duration<double>>(next_, error.retry_after.value_or(0s));
-    next_ = std::min<std::chrono::nanoseconds>(2 * next_, 2s);
     // Jitter, so that the streams of a lost server do not all connect at the same moment.
-    return std::min(left, std::chrono::round<std::chrono::nanoseconds>(chosen * share()));
+    const double part = share();
+    const auto chosen = std::max<std::chrono::duration<double>>(next_ * part, told * std::max(part, 1.0));
+    next_ = std::min<std::chrono::nanoseconds>(2 * next_, 2s);
+    return std::min(left, std::chrono::ceil<std::chrono::nanoseconds>(chosen));
 }
 
 }  // namespace patchserve

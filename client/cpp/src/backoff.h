@@ -16,7 +16,8 @@ public:
     bool reconnects() const { return resume_for_ > resume_for_.zero(); }
     /// The stream made progress: start again with a short delay and the full time.
     void reset();
-    /// How long to wait before the next connection. Nothing: the error is final, or the time has passed.
+    /// How long to wait before the next connection, at least as long as the server asks for. Nothing: the error is
+    /// final, or the time passes before.
     std::optional<std::chrono::nanoseconds> delay(const Error& error);
 
 private:

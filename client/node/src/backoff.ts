@@ -22,14 +22,17 @@ export class Backoff {
     this.nextDelayMs = FIRST_DELAY_MS;
   }
 
-  /** How long to wait before the next connection; undefined: the error is final, or the time has passed. */
+  /** How long to wait before the next connection, at least as long as the server asks for; undefined: the error is
+   * final, or the time passes before. */
   delayMs(error: PatchserveError): number | undefined {
     this.lostAtMs ??= this.now();
     const remainingMs = this.lostAtMs + this.resumeForMs - this.now();
-    if (remainingMs <= 0 || !isConnectionLoss(error)) return undefined;
-    const delayMs = Math.max(this.nextDelayMs, error.retryAfterMs ?? 0);
+    const toldMs = error.retryAfterMs ?? 0;
+    if (remainingMs <= 0 || toldMs > remainingMs || !isConnectionLoss(error)) return undefined;
+    const share = 0.75 + Math.random() / 2; // the streams of a server do not all come at once
+    const delayMs = Math.max(this.nextDelayMs * share, toldMs * Math.max(share, 1));
     this.nextDelayMs = Math.min(2 * this.nextDelayMs, LONGEST_DELAY_MS);
-    return Math.min(remainingMs, delayMs * (0.75 + Math.random() / 2)); // the streams of a server do not all come at once
+    return Math.min(remainingMs, delayMs);
   }
 }
 

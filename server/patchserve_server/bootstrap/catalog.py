@@ -66,6 +66,7 @@ async def open_catalog(
         return await _open_shared(
             settings.store_url, settings, catalog_of, pools, resources=resources, observation=observation
         )
+    _warn_of_unused_cache(settings)
     loop = asyncio.get_running_loop()
     store = await loop.run_in_executor(pools.storage, _open_own, settings.store_folder, resources)
     catalog = catalog_of(ObservedStore(store, observation.events))
@@ -75,6 +76,13 @@ async def open_catalog(
         found = counted(catalog.usable_count + catalog.damaged_count, "reference")
         _log.info("Found %s in %s%s; %d open", found, settings.store_folder, damaged, len(catalog.open_ids()))
     return catalog
+
+
+def _warn_of_unused_cache(settings: Settings) -> None:
+    if unused := settings.model_fields_set & {"store_cache", "store_cache_mib"}:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(unused))
+        store = "no --store" if settings.store_folder is None else f"the folder {settings.store_folder}"
+        _log.warning("%s has no effect with %s: only what is read from a bucket is copied there", flags, store)
 
 
 def _open_own(folder: Path | None, resources: ExitStack) -> MemoryReferenceStore | FolderReferenceStore:
@@ -121,7 +129,7 @@ def _open_bucket(url: str, settings: Settings, resources: ExitStack) -> SharedRe
 
 
 async def _reached(name: str, attempt: Callable[[], Awaitable[T]]) -> T:
-    """What an attempt returns. It is repeated for a while if the store cannot be reached.
+    """What an attempt returns. It is repeated for a while if the store cannot be reached; not if there is none.
 
     Raises:
         StartupError: the store cannot be reached, or not be used.
@@ -131,6 +139,11 @@ async def _reached(name: str, attempt: Callable[[], Awaitable[T]]) -> T:
         try:
             return await attempt()
         except StorageUnavailableError as error:
+            if error.is_absent:
+                raise StartupError(
+                    f"--store {name}: {error.message} Create it, or correct its name, the region or the endpoint: the "
+                    "variables of the provider are in docs/stores.md."
+                ) from error
             if time.monotonic() + _RETRY_S > give_up_at_s:
                 raise StartupError(
                     f"--store {name}: {error.message} The server has tried for {START_PATIENCE_S:g} s. "

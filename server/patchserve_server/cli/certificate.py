@@ -7,11 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from patchserve_server.access.trial_certificates import MAX_DAYS, create_trial_certificates, host_name
 from patchserve_server.cli import PROGRAM
 from patchserve_server.cli.parser import Commands, path_argument
 from patchserve_server.domain.errors import StartupError
 
+_MAX_DAYS = 825
 _THIS_MACHINE = ["localhost", "127.0.0.1", "::1"]
 
 
@@ -31,12 +31,14 @@ def add_to(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=path_argument, default=Path("tls"), metavar="FOLDER", help="[default: tls]")
     parser.add_argument(
-        "--days", type=_days, default=30, metavar="DAYS", help=f"how long they are valid: 1 to {MAX_DAYS} [default: 30]"
+        "--days", type=_days, default=30, metavar="DAYS", help=f"how long they are valid: 1 to {_MAX_DAYS} [default: 30]"
     )
     parser.set_defaults(run=_run)
 
 
 def _host(text: str) -> str:
+    from patchserve_server.access.trial_certificates import host_name  # noqa: PLC0415 - imports cryptography
+
     try:
         host_name(text)
     except ValueError as error:
@@ -45,12 +47,14 @@ def _host(text: str) -> str:
 
 
 def _days(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_DAYS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_DAYS}")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MAX_DAYS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_MAX_DAYS}")
     return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from patchserve_server.access.trial_certificates import create_trial_certificates, host_name  # noqa: PLC0415
+
     hosts: list[str] = arguments.host or _THIS_MACHINE
     try:
         files = create_trial_certificates(arguments.out, [host_name(host) for host in hosts], arguments.days)

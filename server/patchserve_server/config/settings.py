@@ -9,11 +9,11 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.store_address import STORES, is_url, parse_address
 from patchserve_server.system.limits import available_cores
 
 MAX_FRONTS: Final = 64
-_STORE_SCHEMES: Final = ("s3", "gs", "az", "memory")
-_STORES: Final = "a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or memory://NAME for a trial"
 
 
 def user_path(path: Path | str) -> Path:
@@ -70,21 +70,13 @@ def _checked_fronts(text: str) -> str:
 
 def _checked_store(value: object) -> str:
     if not isinstance(value, str | Path):
-        raise ValueError(f"it is text: {_STORES}")  # noqa: TRY004 - pydantic makes a sentence of it
-    text = str(value)
-    scheme, separator, place = text.partition("://")
-    if not separator:
-        if text.partition(":")[0].lower() in _STORE_SCHEMES and ":" in text:  # else each server had a folder of its own
-            raise ValueError(f"a URL has two slashes after its colon: write {_STORES}")
+        raise ValueError(f"it is text: {STORES}")  # noqa: TRY004 - pydantic makes a sentence of it
+    if not is_url(text := str(value)):
         return str(user_path(text))
-    if re.search(r"[@?#]", text) or ":" in place:
-        raise ValueError(
-            "a URL of a store has no credentials, no port and no options; they come from the environment, as its SDK "
-            "says"
-        )
-    if scheme not in _STORE_SCHEMES or not place.strip("/"):
-        raise ValueError(f"write {_STORES}")
-    return text.rstrip("/")
+    try:
+        return str(parse_address(text))
+    except StartupError as error:
+        raise ValueError(error.message) from None
 
 
 def _joined(words: object) -> object:
@@ -324,4 +316,4 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str | None:
         """The URL of the store that servers share; None: it is not shared."""
-        return self.store if self.store is not None and "://" in self.store else None
+        return self.store if self.store is not None and is_url(self.store) else None

@@ -281,9 +281,16 @@ class EngineLostError(UnavailableError):
 
 
 class StorageUnavailableError(UnavailableError):
-    """The store could not be read or written (read-only, input/output error). Open references still serve."""
+    """The store could not be read or written (read-only, input/output error). Open references still serve.
+
+    `is_absent`: there is no such store. That is no outage, though somebody may make it.
+    """
 
     reason = "STORAGE_UNAVAILABLE"
+
+    def __init__(self, message: str, retry_after_s: float | None = None, *, is_absent: bool = False) -> None:
+        super().__init__(message, retry_after_s)
+        self.is_absent = is_absent
 
 
 class DeadlineError(PatchserveError):

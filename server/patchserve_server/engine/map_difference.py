@@ -18,16 +18,16 @@ from patchserve_server.engine.search.parallel import ParallelSearch
 
 def map_difference(spec: BackboneSpec, exact: Runtime, other: Runtime) -> float:
     """The largest difference between two runtimes' maps of a synthetic image, as a share of the exact map's peak."""
-    reference, image = _synthetic_images(DEFAULT_SIDE_PX)
-    return _difference(*(_anomaly_map(spec, runtime, reference, image) for runtime in (exact, other)))
+    images = _synthetic_images(DEFAULT_SIDE_PX)
+    (expected,), (actual,) = (_anomaly_maps(spec, runtime, images[0], images[1:]) for runtime in (exact, other))
+    return _difference(expected, actual)
 
 
 def input_difference(spec: BackboneSpec, runtime: Runtime, exact: ModelInputs, other: ModelInputs) -> float:
     """The same between the maps of two readings of the same images (N, H, W, 3). The first image is the reference."""
-    return max(
-        _difference(*(_anomaly_map(spec, runtime, exact[0], image) for image in images))
-        for images in zip(exact[1:], other[1:], strict=True)
-    )
+    count = len(exact) - 1
+    maps = _anomaly_maps(spec, runtime, exact[0], np.concatenate((exact[1:], other[1:])))
+    return max(map(_difference, maps[:count], maps[count:]))
 
 
 def _difference(expected: AnomalyMap, actual: AnomalyMap) -> float:
@@ -35,12 +35,14 @@ def _difference(expected: AnomalyMap, actual: AnomalyMap) -> float:
 
 
 @torch.inference_mode()
-def _anomaly_map(spec: BackboneSpec, runtime: Runtime, reference: ModelInputs, image: ModelInputs) -> AnomalyMap:
-    """The map of an image, compared with the reference; both (H, W, 3)."""
-    shape = InputShape(*image.shape[:2])
+def _anomaly_maps(
+    spec: BackboneSpec, runtime: Runtime, reference: ModelInputs, images: ModelInputs
+) -> list[AnomalyMap]:
+    """The maps of images (N, H, W, 3), compared with the reference (H, W, 3)."""
+    shape = InputShape(*reference.shape[:2])
     pipeline = Pipeline.build(spec, runtime, shape, ReferenceOptions(), ParallelSearch())
-    reference_patches, patches = (pipeline.embed(model_input[None]) for model_input in (reference, image))
-    return pipeline.score(patches, BankIndex.build(reference_patches[0]))[0].anomaly_map
+    index = BankIndex.build(pipeline.embed(reference[None])[0])
+    return [pipeline.score(pipeline.embed(image[None]), index)[0].anomaly_map for image in images]
 
 
 def _synthetic_images(size_px: int) -> ModelInputs:

@@ -6,10 +6,10 @@ import hashlib
 import os
 from dataclasses import dataclass
 
+from patchserve_server.domain.store_address import is_url
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.scan.buckets import Buckets
 from patchserve_server.scan.errors import UnreadableImageError
-from patchserve_server.store.objects import is_url
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,11 +11,11 @@ from typing import Final
 from patchserve_server.domain.errors import PatchserveError, ReferenceNotFoundError
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.store_address import is_url
 from patchserve_server.scan.buckets import open_bucket
 from patchserve_server.scan.errors import ScanError
 from patchserve_server.scan.results import Results
 from patchserve_server.store import ExportedFiles, read_reference
-from patchserve_server.store.objects import is_url
 from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 
 REFERENCE: Final = "reference.patchserve"

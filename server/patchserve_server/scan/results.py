@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from patchserve_server.domain.store_address import is_url
 from patchserve_server.scan.bucket_results import BucketResults
 from patchserve_server.scan.buckets import open_bucket
 from patchserve_server.scan.folder_results import FolderResults
-from patchserve_server.store.objects import is_url
 
 
 class Results(Protocol):

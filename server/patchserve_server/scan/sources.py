@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
+from patchserve_server.domain.store_address import is_url
 from patchserve_server.scan.buckets import Buckets
 from patchserve_server.scan.errors import ScanError
-from patchserve_server.store.objects import is_url
 
 SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _SORTED_AT_ONCE: Final = 100_000  # names of one folder; more would take memory without a bound

@@ -152,6 +152,13 @@ def test_without_the_packages_of_the_server_the_command_says_how_to_install_them
     )
 
 
+def test_the_command_line_needs_neither_cryptography_nor_pyjwt() -> None:
+    missing = "import sys; sys.modules |= {'cryptography': None, 'jwt': None}; sys.argv[1:] = ['serve', '--help']"
+    program = f"{missing}; from patchserve_server.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix closes the streams")
 def test_standard_streams_that_are_closed_are_opened_again(tmp_path: Path) -> None:
     """Else the first socket is standard error, and the log has no stream."""

@@ -103,12 +103,15 @@ def test_every_fault_is_found_in_one_go(file: Path, monkeypatch: pytest.MonkeyPa
         ("weights = 5", ["line 1: weights is 5; it must be a path."]),
         ("weights = ['a']", ["line 1: weights is ['a']; it must be a path."]),
         ("store = 5", ["line 1: store is 5: it is text: a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX"]),
-        ("store = 'ftp://host/x'", ["line 1: store is 'ftp://host/x': write a folder, s3://BUCKET/PREFIX"]),
+        (
+            "store = 'ftp://host/x'",
+            ["line 1: store is 'ftp://host/x': A store's URL cannot begin with ftp://; allowed are a folder, s3://BUC"],
+        ),
         (
             "store = 's3:/bucket/x'",
-            ["line 1: store is 's3:/bucket/x': a URL has two slashes after its colon: write a folder, s3://BUCKET"],
+            ["line 1: store is 's3:/bucket/x': A URL has two slashes after its colon; allowed are s3://BUCKET"],
         ),
-        ("store = 'gs:'", ["line 1: store is 'gs:': a URL has two slashes after its colon"]),
+        ("store = 'gs:'", ["line 1: store is 'gs:': A URL has two slashes after its colon"]),
         ("host = 1979-05-27", ["line 1: host is datetime.date(1979, 5, 27); it must be a text"]),
         ("fronts = 65", ["line 1: fronts is 65: write auto, or a number from 1 to 64"]),
         ("http_allowed_hosts = ['a', 'b,c']", ["line 1: http_allowed_hosts is ['a', 'b,c']; it must be"]),

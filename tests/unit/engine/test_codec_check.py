@@ -18,6 +18,8 @@ from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.codec_check import check_decoding
 from patchserve_server.engine.factory import create_detector
 
+pytest.importorskip("torchcodec")
+
 
 class OtherPixels(CountedCodec):
     """Its pixels are up to so many levels away from those of the CPU."""
@@ -48,10 +50,12 @@ def test_the_difference_is_logged_and_a_large_one_is_a_warning(
     assert (share == 0) == (levels == 0)
 
 
-def test_a_detector_is_created_with_its_codec() -> None:
-    opened = CountedCodec()
+def test_a_detector_is_created_with_its_codec_which_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, checked = CountedCodec(), list[object]()
+    monkeypatch.setattr(factory, "check_decoding", lambda codec, _: checked.append(codec))
     detector = create_detector(backbone="efficientnet_lite2", device="cpu", threads=1, codec=lambda _: opened)
     assert detector.info.decode == "device"
+    assert checked == [opened]
 
 
 def test_a_codec_that_is_missing_is_told_before_any_weights_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

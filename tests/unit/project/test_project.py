@@ -182,7 +182,10 @@ def third_party_imports(path: Path) -> Iterator[str]:
             "server/patchserve_server",
             [
                 "The client (base install)",
-                *(f"Extra `{name}`" for name in ("server", "http", "int8", "metrics", "otel", "ray", "store", "timm")),
+                *(
+                    f"Extra `{name}`"
+                    for name in ("server", "gpu", "http", "int8", "metrics", "otel", "ray", "store", "timm")
+                ),
             ],
         ),
     ],

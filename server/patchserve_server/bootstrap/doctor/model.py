@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 from patchserve_server.bootstrap.doctor.finding import Finding, Status, fault, ok, warning
-from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.folders import measurements_folder
+from patchserve_server.bootstrap.processes.devices import devices_of
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
 
@@ -91,7 +91,7 @@ def check_decode(settings: Settings) -> Iterator[Finding]:
         for device in devices_of(settings):
             open_codec(resolve_device(device))
     except StartupError as error:
-        yield fault("decode", error.message, "docs/gpu.md says what the device needs. Or set --decode cpu.")
+        yield fault("decode", error.message, "docs/gpu.md says what --decode device needs.")
     else:
         yield ok("decode", f"device: JPEGs by torchcodec {version('torchcodec')}")
 

@@ -16,8 +16,8 @@ from patchserve_server.cli.store.report import print_line
 from patchserve_server.cli.store.where import Store, bucket, errors, existing_folder, opened
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.store_address import is_url
 from patchserve_server.store.copying import CopiedReference, Outcome, copy_references
-from patchserve_server.store.objects import is_url
 from patchserve_server.store.shared.index_writer import listed_pointers
 
 _MIB: Final = 2**20

@@ -16,8 +16,9 @@ from patchserve_server.cli.flags import read_or_exit
 from patchserve_server.cli.parser import Parser, path_argument
 from patchserve_server.config.variables import FILE_VARIABLE
 from patchserve_server.domain.errors import PatchserveError, StorageUnavailableError
+from patchserve_server.domain.store_address import is_url
 from patchserve_server.store import FolderReferenceStore
-from patchserve_server.store.objects import ObjectStorage, is_url, open_object_storage
+from patchserve_server.store.objects import ObjectStorage, open_object_storage
 from patchserve_server.store.objects.store_file import open_store_file, read_store_file
 from patchserve_server.store.os_errors import reason_of
 from patchserve_server.store.shared import DigestCache, SharedReferenceStore, Surroundings

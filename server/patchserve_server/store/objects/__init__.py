@@ -1,6 +1,5 @@
 """One bucket of an object store: a port, and its implementations."""
 
-from patchserve_server.store.objects.address import is_url
 from patchserve_server.store.objects.memory import MemoryObjectStorage
 from patchserve_server.store.objects.opening import open_object_storage
 from patchserve_server.store.objects.probe import probe
@@ -27,7 +26,6 @@ __all__ = [
     "ObjectTooLargeError",
     "StoredObject",
     "Version",
-    "is_url",
     "open_object_storage",
     "probe",
 ]

@@ -13,7 +13,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.store.objects.address import StoreAddress
+from patchserve_server.domain.store_address import StoreAddress
 from patchserve_server.store.objects.aws_profile import read_profile
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import threading
 from typing import Final
 
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.store.objects.address import StoreAddress, parse_address
+from patchserve_server.domain.store_address import StoreAddress, parse_address
 from patchserve_server.store.objects.memory import MemoryObjectStorage
 from patchserve_server.store.objects.retrying import Retrying, RetryPolicy
 from patchserve_server.store.objects.storage import ObjectStorage

@@ -26,6 +26,7 @@ class Kind(Enum):
     EXISTS = auto()
     CHANGED = auto()
     UNCHANGED = auto()  # a conditional read: it is still the same
+    NO_BUCKET = auto()
     REFUSED = auto()  # it would fail again
     TRANSIENT = auto()  # it may succeed when it is tried again; a write may have been done
 
@@ -59,7 +60,7 @@ def problem_of(error: Exception) -> Problem:
     """What an error of obstore, raised by one request, means."""
     text = str(error)
     if any(word in text for word in _NO_BUCKET):
-        return Problem(Kind.REFUSED, "the bucket does not exist")
+        return Problem(Kind.NO_BUCKET, "the bucket does not exist")
     if isinstance(error, AlreadyExistsError):
         is_conflict = any(word in text for word in _CONFLICTS)
         return Problem(Kind.TRANSIENT if is_conflict else Kind.EXISTS, "others write at the same time")

@@ -181,7 +181,7 @@ def _errors(action: str, key: str) -> Iterator[None]:
     except FailedRequestError as failed:
         if failed.kind is Kind.MISSING:
             raise ObjectMissingError(key) from None
-        raise unavailable(action, failed.reason) from None
+        raise unavailable(action, failed.reason, is_absent=failed.kind is Kind.NO_BUCKET) from None
 
 
 def _listed(meta: ObjectMeta) -> ListedObject:

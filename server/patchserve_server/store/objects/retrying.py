@@ -67,7 +67,10 @@ class Retrying:
         raise AssertionError  # count() has no end
 
 
-def unavailable(action: str, reason: str) -> StorageUnavailableError:
-    """The error for callers. It is raised `from None`: the cause's text may contain a signed URL."""
+def unavailable(action: str, reason: str, *, is_absent: bool = False) -> StorageUnavailableError:
+    """The error for callers. It is raised `from None`: the cause's text may contain a signed URL.
+
+    `is_absent`: there is no such bucket.
+    """
     message = f"The object store cannot be {action}: {reason}."
-    return StorageUnavailableError(message, retry_after_s=_RETRY_AFTER_S)
+    return StorageUnavailableError(message, retry_after_s=_RETRY_AFTER_S, is_absent=is_absent)

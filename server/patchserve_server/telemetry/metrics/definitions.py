@@ -143,8 +143,8 @@ STAGE_DURATION: Final = _histogram(
     ("stage",),
     _SHORT_S,
     "One stage of one image: decode, embed and search (both with its batch), render (verdict, regions, overlay), "
-    "encode (overlay and response). What a device decodes or draws is in decode, with its batch, and in render, with the "
-    "wait for its batch.",
+    "encode (overlay and response). What a device decodes or draws is in decode, with its batch, and in render, with "
+    "the wait for its batch.",
     "embed and search fill the machine when it is busy. decode above them: send smaller images, or JPEG.",
     *((stage.value,) for stage in Stage),
 )

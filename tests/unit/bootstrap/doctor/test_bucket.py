@@ -88,7 +88,8 @@ def test_a_cache_that_cannot_be_written(storage: FaultyObjectStorage, cache: Pat
     assert storage.calls
 
 
-def test_a_url_that_names_no_bucket(cache: Path) -> None:
-    found = {each.subject: each for each in check_store(Settings(store="s3://x", store_cache=cache))}
+def test_a_variable_of_the_provider_that_cannot_be_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    found = {each.subject: each for each in check_store(Settings(store="s3://bucket", store_cache=cache))}
     assert found["store"].status is Status.FAULT
-    assert "bucket" in found["store"].message
+    assert "AWS_ENDPOINT_URL must be a URL" in found["store"].message

@@ -206,7 +206,7 @@ def test_a_precision_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_device_that_cannot_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = only("decode", Status.FAULT, "needs a GPU", decode="device", device="cpu")
-    assert "--decode cpu" in finding.advice
+    assert "docs/gpu.md" in finding.advice
     found = findings(decode="device", device="cuda", store=tempfile.gettempdir())
     assert [each.subject for each in found if each.status is Status.FAULT] == ["device"], "it has a line already"
     monkeypatch.setattr("patchserve_server.imaging.on_device.open_codec", lambda _: None)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.store_address import StoreAddress, parse_address
 from patchserve_server.store.objects import open_object_storage
-from patchserve_server.store.objects.address import StoreAddress, parse_address
 from patchserve_server.store.objects.aws_profile import read_profile
 
 SECRET = "wJalrXUtnFEMI"
@@ -36,8 +36,8 @@ def test_a_url_names_a_bucket_and_a_prefix(url: str, address: StoreAddress) -> N
         ("ftp://bucket/a", "cannot begin with ftp://"),
         ("s3://", "names no bucket"),
         ("s3:///prefix", "names no bucket"),
-        ("s3:/bucket/prefix", "names no bucket"),
-        ("s3:", "names no bucket"),
+        ("s3:/bucket/prefix", "two slashes after its colon"),
+        ("s3:", "two slashes after its colon"),
         ("s3://a", "name of a bucket"),
         ("s3://bu cket", "name of a bucket"),
         ("s3://bucket/a//b", "contains ''"),

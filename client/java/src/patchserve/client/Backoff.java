@@ -35,26 +35,34 @@ final class Backoff {
         nextDelay = FIRST_DELAY;
     }
 
-    /** How long to wait before the next connection; empty: the error is final, or the time has passed. */
+    /**
+     * How long to wait before the next connection, at least as long as the server asks for; empty: the error is final,
+     * or the time passes before.
+     */
     Optional<Duration> delay(PatchserveException error) {
         if (lostAtNanos == null) {
             lostAtNanos = System.nanoTime();
         }
         var remaining = resumeFor.minusNanos(System.nanoTime() - lostAtNanos);
-        if (remaining.isNegative() || remaining.isZero() || !isConnectionLoss(error)) {
+        var told = error.retryAfter().orElse(Duration.ZERO);
+        boolean isOver = remaining.isNegative() || remaining.isZero() || told.compareTo(remaining) > 0;
+        if (isOver || !isConnectionLoss(error)) {
             return Optional.empty();
         }
-        var delay = longer(nextDelay, error.retryAfter().orElse(Duration.ZERO));
-        nextDelay = nextDelay.multipliedBy(2).compareTo(LONGEST_DELAY) < 0 ? nextDelay.multipliedBy(2) : LONGEST_DELAY;
         // Jitter, so that the streams of a lost server do not all connect at the same moment.
         double share = ThreadLocalRandom.current().nextDouble(0.75, 1.25);
-        var jittered = Duration.ofNanos((long) (delay.toNanos() * share));
-        return Optional.of(jittered.compareTo(remaining) < 0 ? jittered : remaining);
+        var delay = longer(times(nextDelay, share), times(told, Math.max(share, 1)));
+        nextDelay = nextDelay.multipliedBy(2).compareTo(LONGEST_DELAY) < 0 ? nextDelay.multipliedBy(2) : LONGEST_DELAY;
+        return Optional.of(delay.compareTo(remaining) < 0 ? delay : remaining);
     }
 
     private static boolean isConnectionLoss(PatchserveException error) {
         boolean isReset = RESET.contains(error.code()) && error.reason().isEmpty();
         return isReset || error.code() == Status.Code.UNAVAILABLE || error.retryAfter().isPresent();
+    }
+
+    private static Duration times(Duration delay, double share) {
+        return Duration.ofNanos((long) Math.ceil(delay.toNanos() * share));
     }
 
     private static Duration longer(Duration one, Duration other) {

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from patchserve_server.domain.errors import StartupError
 
-SCHEMES: Final = ("s3", "gs", "az", "memory")
+_SCHEMES: Final = ("s3", "gs", "az", "memory")
 _EXAMPLES: Final = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or memory://NAME"
+STORES: Final = f"a folder, {_EXAMPLES}"
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,221}[A-Za-z0-9]")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._=+-]{1,200}")
 _MAX_PREFIX_CHARACTERS: Final = 400
@@ -31,7 +32,7 @@ class StoreAddress:
 def is_url(text: str) -> bool:
     """Whether this is a URL, and not a folder. One with a slash too few is one too: it must not become a folder."""
     scheme, separator, _ = text.partition(":")
-    return "://" in text or (bool(separator) and scheme.lower() in SCHEMES)
+    return "://" in text or (bool(separator) and scheme.lower() in _SCHEMES)
 
 
 def parse_address(url: str) -> StoreAddress:
@@ -51,8 +52,10 @@ def parse_address(url: str) -> StoreAddress:
             f"The URL of the store contains more than a bucket and a prefix, such as {_EXAMPLES}. Credentials never go "
             "there: set the variables of the provider (docs/stores.md), or use the role of the machine."
         )
-    if parts.scheme not in SCHEMES:
-        raise StartupError(f"A store's URL cannot begin with {parts.scheme}://; allowed are {_EXAMPLES}, or a folder.")
+    if "://" not in url:  # with one slash it was meant as a bucket, and each server would have a folder of its own
+        raise StartupError(f"A URL has two slashes after its colon; allowed are {_EXAMPLES}.")
+    if parts.scheme not in _SCHEMES:
+        raise StartupError(f"A store's URL cannot begin with {parts.scheme}://; allowed are {STORES}.")
     if has_port:
         raise StartupError(
             "The URL of the store has a port, but it names a bucket only. The address of another service than the "

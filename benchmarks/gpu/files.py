@@ -1,0 +1,113 @@
+"""JPEG files on the device, without a server: decoding, drawing, and detecting from files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gpu.detectors import open_detector
+from gpu.engine import Engine, runs_per_s
+from gpu.options import Options
+from gpu.part import run_cases, tell
+from gpu.stages import kernels
+from gpu.table import Case, Measured
+from patchserve_server.domain.images import SentImage
+from patchserve_server.domain.input_options import InputShape
+from patchserve_server.domain.inspection import HeatmapScale
+from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
+from patchserve_server.domain.overlay_drawing import OverlayDrawing
+from patchserve_server.engine.backbone.devices import synchronize
+from patchserve_server.imaging.device_file import device_file
+from patchserve_server.imaging.limits import ImageLimits
+from patchserve_server.imaging.on_device.codec import TorchCodec
+
+_LIMITS = ImageLimits(2**24, 2**26)
+_SQUARE = InputShape.square()
+
+
+@dataclass(frozen=True)
+class Files:
+    """A detector that decodes, and as many files as a batch has."""
+
+    engine: Engine
+    codec: TorchCodec
+    sent: list[bytes]
+
+    @property
+    def files(self) -> list[JpegFile]:
+        found = [device_file(SentImage(data), _LIMITS) for data in self.sent]
+        return [file for file in found if file is not None]
+
+    @property
+    def device(self) -> torch.device:
+        return self.engine.opened(self.engine.options.scale.rows[0]).pipeline.runtime.device
+
+
+def run(options: Options, ends_s: float) -> None:
+    detector = open_detector(options, options.backbone, decodes=True)
+    engine = Engine(options, detector, 0.0)
+    tell(found={"precision": detector.info.precision})
+    paths = sorted(options.images.glob("*.jpg"))
+    sent = [paths[number % len(paths)].read_bytes() for number in range(options.scale.batch)]
+    files = Files(engine, TorchCodec(engine.opened(options.scale.rows[0]).pipeline.runtime.device), sent)
+    run_cases(cases(options), files, seconds=options.seconds, ends_s=ends_s)
+
+
+def cases(options: Options) -> list[Case[Files]]:
+    batch = options.scale.batch
+    return [
+        Case(f"JPEG files decoded and scaled on the device, batches of {batch}", _decode),
+        Case(f"JPEG overlays drawn on the device, batches of {batch}", _draw),
+        Case(f"detect from JPEG files, batches of {batch}", _detect),
+        Case("JPEG files checked by one core", _check),
+    ]
+
+
+def _decode(files: Files, seconds: float) -> Measured:
+    ready = files.files
+
+    def run() -> None:
+        _require_none_failed(files.codec.decode(ready, _SQUARE))
+        synchronize(files.device)
+
+    return _measured(files, run, seconds, "decoding")
+
+
+def _draw(files: Files, seconds: float) -> Measured:
+    levels = np.linspace(0, 255, _SQUARE.pixels).astype(np.uint8).reshape(_SQUARE.sides_px)
+    drawings = [OverlayDrawing(file, levels, HeatmapScale.RELATIVE, file.size_px) for file in files.files]
+    return _measured(files, lambda: _require_none_failed(files.codec.draw(drawings)), seconds, "drawing")
+
+
+def _measured(files: Files, run: Callable[[], object], seconds: float, what: str) -> Measured:
+    rate = runs_per_s({what: run}, seconds)[what]
+    busy, table = kernels(files.device, run, seconds / 2)
+    tell(note=f"What the device does, {what}, {len(files.sent)} files:\n\n{table}")
+    return Measured(len(files.sent) * rate, more=f"device {100 * busy:.0f} % busy")
+
+
+def _detect(files: Files, seconds: float) -> Measured:
+    batch = len(files.sent)
+    scorer, ready = files.engine.opened(files.engine.options.scale.rows[0]), files.files
+    runs = {
+        "from model inputs": files.engine.detect([scorer], batch),
+        "from files": lambda: list(files.engine.detector.score_batch([(scorer, ready)])),
+    }
+    found = runs_per_s(runs, seconds)
+    ratio, rate = found["from files"] / found["from model inputs"], batch * found["from files"]
+    return Measured(rate, ratio=ratio, to="from model inputs")
+
+
+def _check(files: Files, seconds: float) -> Measured:
+    """What the CPU still does for each image."""
+    rate = runs_per_s({"check": lambda: files.files}, seconds)["check"]
+    return Measured(len(files.sent) * rate)
+
+
+def _require_none_failed(results: object) -> None:
+    failed = [one for one in results if isinstance(one, DeviceCodecError)]  # type: ignore[attr-defined]
+    if failed:
+        raise failed[0]

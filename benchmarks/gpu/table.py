@@ -1,0 +1,80 @@
+"""The table: its rows are printed as soon as they are known, and what is missing is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
+
+B = TypeVar("B")
+
+HEAD = "| what | precision | measured | to | goal | reached |\n| --- | --- | --- | --- | --- | --- |"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Of a value, or of its ratio to another."""
+
+    bound: float
+    unit: str = "images/s"
+    of_ratio: bool = False
+    at_most: bool = False
+
+    def is_reached(self, measured: Measured) -> bool | None:
+        found = measured.ratio if self.of_ratio else measured.value
+        if found is None:
+            return None
+        return found <= self.bound if self.at_most else found >= self.bound
+
+    @property
+    def words(self) -> str:
+        bound = f"{self.bound:g}" if self.of_ratio else f"{self.bound:,g} {self.unit}"
+        return f"at most {bound}" if self.at_most else bound
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The outcome of a case."""
+
+    value: float
+    unit: str = "images/s"
+    ratio: float | None = None
+    to: str = ""  # what the ratio compares with
+    more: str = ""  # what else was seen
+
+    @property
+    def words(self) -> str:
+        shown = f"{self.value:,.0f}" if self.value >= 100 else f"{self.value:.3g}"
+        return f"{shown} {self.unit}".strip() + (f" ({self.more})" if self.more else "")
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Case(Generic[B]):
+    """Something to measure on an open bench, for so many seconds."""
+
+    what: str
+    measure: Callable[[B, float], Measured]
+    goal: Goal | None = None
+
+
+def row(what: str, precision: str, goal: Goal | None, outcome: Measured | str, *, judges: bool = True) -> str:
+    """A line of the table.
+
+    Args:
+        what: the case.
+        precision: of the network.
+        goal: of the case, if it has one.
+        outcome: what was measured, or why it was not.
+        judges: whether the row says if the goal is reached.
+    """
+    if isinstance(outcome, str):
+        words = "" if goal is None else goal.words
+        return f"| {what} | {precision} | not measured: {outcome} | | {words} | |"
+    ratio = "" if outcome.ratio is None else f"{outcome.ratio:.2f} of {outcome.to}"
+    if goal is None:
+        return f"| {what} | {precision} | {outcome.words} | {ratio} | | |"
+    reached = {True: "yes", False: "**no**", None: ""}[goal.is_reached(outcome) if judges else None]
+    return f"| {what} | {precision} | {outcome.words} | {ratio} | {goal.words} | {reached} |"

@@ -31,7 +31,11 @@ def add_to(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=path_argument, default=Path("tls"), metavar="FOLDER", help="[default: tls]")
     parser.add_argument(
-        "--days", type=_days, default=30, metavar="DAYS", help=f"how long they are valid: 1 to {_MAX_DAYS} [default: 30]"
+        "--days",
+        type=_days,
+        default=30,
+        metavar="DAYS",
+        help=f"how long they are valid: 1 to {_MAX_DAYS} [default: 30]",
     )
     parser.set_defaults(run=_run)
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.input_options import InputShape
-from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.device_precision import on_device
 from patchserve_server.engine.backbone.device_runtime import PASS_SIZES
@@ -65,8 +64,7 @@ def test_before_a_server_is_ready_all_passes_of_the_usual_size_are_captured(back
     device = fake_device(backbones["efficientnet_lite2"])
     device.detector.warm_up()
     assert device.graphs.captured == len(SIZES)
-    usual = images(SIZES[-1], InputShape.square())
-    device.detector.fit(usual[:1], ReferenceOptions(), lambda *_: None).score(usual)
+    device.runtime.warm_up(InputShape.square(), SIZES[-1])
     assert device.graphs.captured == len(SIZES)
 
 

@@ -10,6 +10,7 @@ import simplejpeg
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.jpeg_file import ORIENTATIONS, JpegFile
 from patchserve_server.imaging.decode import JPEG_FORMATS, opened_file, orientation_of
+from patchserve_server.imaging.device_scans import has_plain_scans
 from patchserve_server.imaging.jpeg import check_jpeg
 from patchserve_server.imaging.jpeg_segments import SCAN, Segment, segments, without_metadata
 from patchserve_server.imaging.limits import ImageLimits
@@ -18,6 +19,8 @@ MAX_DEVICE_PIXELS: Final = 32 * 2**20
 """Decoded, an image of so many pixels takes 96 MiB. The CPU decodes larger ones."""
 _START: Final = b"\xff\xd8"
 _MAX_SEGMENTS: Final = 1000
+_MARK: Final = b"\xff"
+_BYTES_PER_MARK, _FEW_MARKS = 16, 2**16  # pixel data have a fifth of that: a file full of them takes seconds to search
 _KNOWN: Final = frozenset({0xC4, 0xD9, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE, SCAN})
 """Tables, the end, metadata, scans: a file with a segment of another kind is not for a device."""
 _FRAMES: Final = (0xC0, 0xC2)  # baseline, progressive
@@ -42,6 +45,8 @@ def device_file(image: SentImage, limits: ImageLimits) -> JpegFile | None:
         width, height = opened.size
         if opened.format not in JPEG_FORMATS or width * height > MAX_DEVICE_PIXELS:
             return None
+        if data.count(_MARK) > len(data) // _BYTES_PER_MARK + _FEW_MARKS:
+            return None
         found = list(islice(segments(data), _MAX_SEGMENTS))
         if not _is_for_devices(data, found) or not check_jpeg(data, opened.size, opened.size):
             return None
@@ -61,4 +66,4 @@ def _is_for_devices(data: bytes, found: list[Segment]) -> bool:
         _, _, stored_color, subsampling = simplejpeg.decode_jpeg_header(data)
     except ValueError:  # a layout that TurboJPEG does not know
         return False
-    return stored_color == color and subsampling in _SUBSAMPLINGS[color]
+    return stored_color == color and subsampling in _SUBSAMPLINGS[color] and has_plain_scans(data, frames[0], found)

@@ -28,6 +28,8 @@ _PRECISION_BITS: Final = 8
 _SUBSAMPLINGS: Final = {"YCbCr": ("444", "422", "420", "440", "411"), "Gray": ("Gray",)}
 _COMPONENTS: Final = {b"\1\2\3": "YCbCr", b"\1": "Gray"}
 """What a file without metadata is taken for, by the ids of its components."""
+_ONE_SAMPLE: Final = 0x11
+"""The sampling factors of chroma. With others, 4:4:4 for one decoder is an unknown layout for another."""
 
 
 def device_file(image: SentImage, limits: ImageLimits) -> JpegFile | None:
@@ -60,7 +62,7 @@ def _is_for_devices(data: bytes, found: list[Segment]) -> bool:
         return False
     frame = frames[0].body
     color = _COMPONENTS.get(frame[6::3])
-    if color is None or frame[0] != _PRECISION_BITS:
+    if color is None or frame[0] != _PRECISION_BITS or set(frame[10::3]) - {_ONE_SAMPLE}:
         return False
     try:
         _, _, stored_color, subsampling = simplejpeg.decode_jpeg_header(data)

@@ -186,3 +186,37 @@ def test_a_file_that_is_not_whole_is_refused(progressive: bool) -> None:
     for share in (0.5, 0.9):
         with pytest.raises(UndecodableImageError, match="truncated"):
             file_of(data[: int(share * len(data))])
+
+
+def flat(*factors: int) -> bytes:
+    """A gray image of 16 x 8 pixels, in a layout that no encoder of ours writes: with these sampling factors."""
+    data = bytearray(encoded(Image.new("RGB", (16, 8), (128, 128, 128)), subsampling=0))
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    data[frame + 11 : frame + 11 + 3 * len(factors) : 3] = bytes(factors)
+    across, down = (8 * max(get(factor) for factor in factors) for get in (lambda f: f >> 4, lambda f: f & 15))
+    no_change = ("001010", "0000", "0000")  # of luma and chroma: what a block without any change is, in standard tables
+    unit = "".join(bits * (factor >> 4) * (factor & 15) for bits, factor in zip(no_change, factors, strict=True))
+    bits = unit * (-(-16 // across) * -(-8 // down))
+    bits += "1" * (-len(bits) % 8)
+    pixels = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return bytes(data[: scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")]) + pixels + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("factors", "is_for_device"),
+    [
+        ((0x11, 0x11, 0x11), True),
+        ((0x21, 0x11, 0x11), True),
+        ((0x22, 0x11, 0x11), True),
+        ((0x41, 0x11, 0x11), True),
+        ((0x21, 0x21, 0x21), False),
+        ((0x12, 0x12, 0x12), False),
+        ((0x22, 0x12, 0x12), False),
+        ((0x22, 0x21, 0x21), False),
+    ],
+)
+def test_the_same_layout_in_other_factors_is_not_for_a_device(factors: tuple[int, ...], is_for_device: bool) -> None:
+    """They are the same pixels for libjpeg. What else reads them may not know them, at the cost of a whole batch."""
+    data = flat(*factors)
+    assert (np.asarray(decode_image(data, LIMITS)) == 128).all()
+    assert (file_of(data) is not None) == is_for_device

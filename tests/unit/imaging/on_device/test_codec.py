@@ -81,6 +81,16 @@ def test_a_file_that_cannot_be_decoded_costs_no_other_its_pixels(opened: TorchCo
     assert "cpp" not in str(found[1])
 
 
+def test_few_files_may_fail_in_one_call(opened: TorchCodec, calls: list[int]) -> None:
+    """Each of them costs the library its decoder. What is left is for the CPU, and the next call begins anew."""
+    good = jpeg_file(card(1))
+    found = opened.decode([good, *[UNKNOWN] * 40, good], SHAPE)
+    assert isinstance(found[0], Tensor)
+    assert all(isinstance(one, DeviceCodecError) for one in found[1:])
+    assert calls == [42, 1, 1, 1, 1]
+    assert isinstance(opened.decode([good], SHAPE)[0], Tensor)
+
+
 def test_decoded_pixels_at_once_are_limited(
     opened: TorchCodec, calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +152,17 @@ def test_threads_do_not_disturb_each_other(opened: TorchCodec) -> None:
         for file, (pixels,) in zip(files, pool.map(lambda file: opened.decode([file], SHAPE), files), strict=True):
             assert isinstance(pixels, Tensor)
             assert np.array_equal(pixels.numpy(), expected(file))
+
+
+def test_a_device_that_is_full_when_threads_are_warmed_up_is_told_in_a_sentence(
+    opened: TorchCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("decode_jpegs_cuda, /DecodeJpegCuda.cpp:99, Failed to create nvjpeg state: 5")
+
+    monkeypatch.setattr(torchcodec_calls, "decode", fail)
+    with pytest.raises(StartupError, match=r"cannot decode on cpu \(Failed to create nvjpeg state: 5\).*free memory"):
+        opened.warm_up()
 
 
 def test_samples_are_whole_images_as_both_decode_them(opened: TorchCodec) -> None:

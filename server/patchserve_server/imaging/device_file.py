@@ -20,7 +20,8 @@ MAX_DEVICE_PIXELS: Final = 32 * 2**20
 _START: Final = b"\xff\xd8"
 _MAX_SEGMENTS: Final = 1000
 _MARK: Final = b"\xff"
-_BYTES_PER_MARK, _FEW_MARKS = 16, 2**16  # pixel data have a fifth of that: a file full of them takes seconds to search
+_BYTES_PER_MARK: Final = 16  # pixel data have a few in 1000 bytes; a file full of them takes seconds to search
+_FEW_MARKS: Final = 2**16
 _KNOWN: Final = frozenset({0xC4, 0xD9, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE, SCAN})
 """Tables, the end, metadata, scans: a file with a segment of another kind is not for a device."""
 _FRAMES: Final = (0xC0, 0xC2)  # baseline, progressive
@@ -29,7 +30,7 @@ _SUBSAMPLINGS: Final = {"YCbCr": ("444", "422", "420", "440", "411"), "Gray": ("
 _COMPONENTS: Final = {b"\1\2\3": "YCbCr", b"\1": "Gray"}
 """What a file without metadata is taken for, by the ids of its components."""
 _ONE_SAMPLE: Final = 0x11
-"""The sampling factors of chroma. With others, 4:4:4 for one decoder is an unknown layout for another."""
+"""The sampling factors of chroma, or of gray alone. With others, decoders disagree about the layout."""
 
 
 def device_file(image: SentImage, limits: ImageLimits) -> JpegFile | None:
@@ -62,7 +63,7 @@ def _is_for_devices(data: bytes, found: list[Segment]) -> bool:
         return False
     frame = frames[0].body
     color = _COMPONENTS.get(frame[6::3])
-    if color is None or frame[0] != _PRECISION_BITS or set(frame[10::3]) - {_ONE_SAMPLE}:
+    if color is None or frame[0] != _PRECISION_BITS or set(frame[10::3] or frame[7::3]) - {_ONE_SAMPLE}:
         return False
     try:
         _, _, stored_color, subsampling = simplejpeg.decode_jpeg_header(data)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from e2e.fleet import Fleet
 from e2e.harness import connect, load
+from e2e.processes import SeveralProcesses
 from fakes.gray import gray_png
 from grpc import aio
 
@@ -38,15 +38,15 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
-def processes(fleet: Fleet) -> dict[str, int]:
-    names = ["engine", *(f"front {number}" for number in range(fleet.fronts))] if fleet.fronts > 1 else []
-    return {"parent": fleet.process.pid, **{name: fleet.pid_of(name) for name in names}}
+def processes(server: SeveralProcesses) -> dict[str, int]:
+    names = ["engine", *(f"front {number}" for number in range(server.fronts))] if server.fronts > 1 else []
+    return {"parent": server.process.pid, **{name: server.pid_of(name) for name in names}}
 
 
-async def measure(fleet: Fleet, window_s: float, channels: int) -> tuple[float, dict[str, float]]:
+async def measure(server: SeveralProcesses, window_s: float, channels: int) -> tuple[float, dict[str, float]]:
     """Calls per second, and the milliseconds of processor time of a call in each process."""
     options = [("grpc.use_local_subchannel_pool", 1)]
-    async with _Channels([aio.insecure_channel(fleet.address, options) for _ in range(channels)]) as opened:
+    async with _Channels([aio.insecure_channel(server.address, options) for _ in range(channels)]) as opened:
         stubs = [service_pb2_grpc.PatchCoreServiceStub(channel) for channel in opened]
         request, count = InferRequest(image=IMAGE), 0
         end_s = time.perf_counter() + window_s
@@ -57,11 +57,11 @@ async def measure(fleet: Fleet, window_s: float, channels: int) -> tuple[float, 
                 await stub.Infer(request)  # type: ignore[misc] # the stubs of mypy are those of synchronous calls
                 count += 1
 
-        before = {name: cpu_s(pid) for name, pid in processes(fleet).items()}
+        before = {name: cpu_s(pid) for name, pid in processes(server).items()}
         started_s = time.perf_counter()
         await asyncio.gather(*(call(stubs[number % channels]) for number in range(CALLERS)))
         took_s = time.perf_counter() - started_s
-        used = {name: 1000 * (cpu_s(pid) - before[name]) / count for name, pid in processes(fleet).items()}
+        used = {name: 1000 * (cpu_s(pid) - before[name]) / count for name, pid in processes(server).items()}
         return count / took_s, used
 
 
@@ -87,17 +87,17 @@ def main() -> None:
     arguments = parser.parse_args()
     found: dict[str, list[float]] = {}
     with ExitStack() as stack:
-        fleets = {}
+        servers = {}
         for fronts in (1, arguments.fronts):
-            fleets[fronts] = fleet = Fleet("--client-share", "1", fronts=fronts)
-            stack.callback(fleet.stop)
-            fleet.wait_ready()
-            with connect(fleet.address) as stub:
+            servers[fronts] = server = SeveralProcesses("--client-share", "1", fronts=fronts)
+            stack.callback(server.stop)
+            server.wait_ready()
+            with connect(server.address) as stub:
                 load(stub, "default", 1)
         for _ in range(arguments.rounds):
-            for fronts, fleet in fleets.items():
+            for fronts, server in servers.items():
                 for channels in (1, 8):
-                    rate, used = asyncio.run(measure(fleet, arguments.window_s, channels))
+                    rate, used = asyncio.run(measure(server, arguments.window_s, channels))
                     found.setdefault(f"{fronts} fronts, {channels} channels", []).append(rate)
                     words = ", ".join(f"{name} {ms:.2f}" for name, ms in used.items())
                     print(f"{fronts} fronts, {channels} channels: {rate:.0f} calls/s; ms of cpu a call: {words}")

@@ -34,5 +34,6 @@ def _effect(detector: PatchCoreDetector, _: float) -> Measured:
         device = torch.device(detector.info.device)
         other = StandIn(fast_dct=False) if device.type == "cpu" else OnDevice(device)
         print_table([PARCELS], detector, other)
-    tell(note=f"What decoding on the device changes:\n\n{text.getvalue().strip()}")
+    title = "What decoding on the device changes. Weights are random here, so only the levels say something:"
+    tell(note=f"{title}\n\n{text.getvalue().strip()}")
     return Measured(time.perf_counter() - started_s, "s", more="see below")

@@ -40,7 +40,7 @@ class Part:
 class Report:
     """What a part has said so far."""
 
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)  # by their titles: a part may replace what it has said
     found: dict[str, object] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ def run_parts(
         limit_s = left_s * part.weight / sum(each.weight for each in parts[number:])
         known = replace(options, part=part.name, precision=part.precision or options.precision)
         report = _Run(part, known, limit_s, show).run(program)
-        notes += report.notes
+        notes += report.notes.values()
         if number == 0:
             options = options.learned(report.found)
     return notes
@@ -106,9 +106,8 @@ class _Run:
             code = process.wait()
             readers[1].join(1)
         if code and not is_over:
-            self._report.notes.append(
-                f"The part `{self._part.name}` ended with code {code}:\n\n" + "\n".join(self._log)
-            )
+            title = f"The part `{self._part.name}` ended with code {code}:"
+            self._report.notes[title] = "\n".join((title, "", *self._log))
             self._show_left(self._failure or f"its part ended with code {code}")
         else:
             self._show_left("its time is over")
@@ -137,7 +136,7 @@ class _Run:
         self._failure = told.get("failure", self._failure)
         self._precision = str(self._report.found.get("precision", self._precision))
         if note := told.get("note"):
-            self._report.notes.append(note)
+            self._report.notes[note.partition("\n")[0]] = note
         case = self._left.pop(told.get("what", ""), None)
         if case is not None:
             outcome = told.get("failed") or Measured(**told["measured"])

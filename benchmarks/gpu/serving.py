@@ -43,7 +43,14 @@ class Served:
     address: str
     start_s: float
     scores_per_s: float = 0.0  # of the case that comes first
-    steps: list[str] = field(default_factory=list)  # lines of the note
+    _steps: list[str] = field(default_factory=list)  # lines of the note
+
+    def add_step(self, line: str) -> None:
+        """Tells what is known of calls so far: the part may be ended before its last case."""
+        self._steps.append(line)
+        head = "| output | " + " | ".join((*STEPS, "p99 of the call")) + " | processor ms of an image |"
+        title = f"Milliseconds of a call, {self.options.part}, as the server reports them:"
+        tell(note="\n".join((title, "", head, "|" + " --- |" * (len(STEPS) + 3), *self._steps)))
 
 
 @contextmanager
@@ -76,10 +83,6 @@ def opened(options: Options) -> Iterator[Served]:
             load_reference(served.address, "default")
             served.start_s = time.monotonic() - started_s
             yield served
-            if served.steps:
-                head = "| output | " + " | ".join((*STEPS, "p99 of the call")) + " | processor ms of an image |"
-                lines = [head, "|" + " --- |" * (len(STEPS) + 3), *served.steps]
-                tell(note=f"Milliseconds of a call, {options.part}, as the server reports them:\n\n" + "\n".join(lines))
             said = [each for each in log.read_text().splitlines() if any(word in each for word in _TOLD_LINES)]
             if said:
                 tell(note=f"The log of the server, {options.part}:\n\n" + "\n".join(said[:12]))
@@ -153,7 +156,7 @@ def _under_load(served: Served, seconds: float, output: str, references: tuple[s
     ms = [f"{steps[step] / count:.1f}" for step in STEPS]
     words = ", ".join(f"{name} {each:.2f}" for name, each in processor.items())
     name = output if len(references) == 1 else f"{output}, {len(references)} references"
-    served.steps.append(f"| {name} | {' | '.join(ms)} | {p99_ms:.1f} | {words} |")
+    served.add_step(f"| {name} | {' | '.join(ms)} | {p99_ms:.1f} | {words} |")
     more = [f"{sum(errors.values())} calls failed: {dict(errors)}"] if errors else []
     if device is not None:
         more.append(f"device {100 * device.busy:.0f} % busy, {device.memory_mib:.0f} MiB")

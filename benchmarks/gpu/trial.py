@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from patchserve_server.bootstrap import composition
-from patchserve_server.bootstrap.fleet import child, keeper
+from patchserve_server.bootstrap.processes import child, keeper
 from patchserve_server.config import Settings
 from patchserve_server.domain.ports import Detector
 from patchserve_server.engine.backbone.backbone import SharedBackbone

@@ -22,6 +22,8 @@ from patchserve_server.domain.ports import Detector, ScoredPart, Scorer, ScorerI
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.backbone.loading import load_backbone
 
+pytest.importorskip("torchcodec")
+
 UNKNOWN = JpegFile(b"\xff\xd8 nothing that anybody decodes", (320, 240))
 
 

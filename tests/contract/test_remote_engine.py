@@ -485,8 +485,8 @@ async def test_another_version_is_refused(bench: EngineBench) -> None:
 async def test_whoever_does_not_say_what_it_is_gets_nothing(
     bench: EngineBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patchserve_server.fronts.session._HELLO_S", 0.05)
     await load(await bench.front(), 1)
+    monkeypatch.setattr("patchserve_server.fronts.session._HELLO_S", 0.05)
     silent = RemoteEngine(None, NOBODY, Peers())
     await connect(silent.link.connection, bench.address, bench.client_tls)
     async with asyncio.timeout(10):

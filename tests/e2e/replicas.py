@@ -18,8 +18,8 @@ from pathlib import Path
 
 import grpc
 from e2e.envoys import Envoy, Policy, envoy
-from e2e.fleet import PROGRAM
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub
+from e2e.processes import PROGRAM
 from fakes.certificates import Authority
 
 DRAIN_FLAGS = ("--drain-delay-s", "1.5", "--drain-grace-s", "20")  # Envoy checks each half second

@@ -11,9 +11,9 @@ import grpc
 import numpy as np
 import pytest
 import requests
-from e2e.fleet import fleet_process
 from e2e.harness import connect, load, refusal
 from e2e.in_process import RunningServer, running_server
+from e2e.processes import server_of_processes
 from e2e.socket_stub import SocketCall
 from e2e.streaming import config, frame, results
 from fakes.detector import FakeDetector
@@ -142,9 +142,9 @@ def test_what_the_device_cannot_do_is_done_here_and_others_of_its_batch_are_not_
 def test_fronts_let_the_device_of_their_engine_decode_and_draw() -> None:
     output = OutputOptions(overlay=True, overlay_format=OverlayFormat.OVERLAY_FORMAT_JPEG)
     with (
-        fleet_process("--device", "cpu,cpu", "--client-share", "1", decode="device") as fleet,
-        fleet.stub_at(0) as one,
-        fleet.stub_at(1) as other,
+        server_of_processes("--device", "cpu,cpu", "--client-share", "1", decode="device") as server,
+        server.stub_at(0) as one,
+        server.stub_at(1) as other,
         ThreadPoolExecutor(32) as pool,
     ):
         load(one, "cards", 4)

@@ -20,6 +20,8 @@ from patchserve.v1.server_info_pb2 import GetServerInfoRequest
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.detector import PatchCoreDetector
 
+pytest.importorskip("torchcodec")
+
 FILES = {kind: encoded(card(9, scratched=True), kind) for kind in ("JPEG", "PNG")}
 FORMATS = {OverlayFormat.OVERLAY_FORMAT_JPEG: "JPEG", OverlayFormat.OVERLAY_FORMAT_PNG: "PNG"}
 

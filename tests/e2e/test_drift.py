@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import requests
-from e2e.fleet import fleet_process
 from e2e.in_process import running_server
+from e2e.processes import server_of_processes
 from fakes.calibrated_detector import CalibratedDetector
 from fakes.gray import gray_png
 from fakes.waiting import wait_until
@@ -51,7 +51,7 @@ def test_a_darker_scene_is_told_and_a_new_revision_begins_again() -> None:
 
 
 def test_the_fronts_of_one_server_know_one_drift() -> None:
-    with fleet_process() as fleet, fleet.stub_at(0) as first, fleet.stub_at(1) as second:
+    with server_of_processes() as server, server.stub_at(0) as first, server.stub_at(1) as second:
         images = [gray_png(level) for level in LEVELS]
         first.LoadReference(reference_pb2.LoadReferenceRequest(reference_id="belt", images=images))
         for stub in (first, second):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from e2e.fleet import PROGRAM, Fleet
 from e2e.harness import ServerProcess, connect, load, refusal, until_stopped
+from e2e.processes import PROGRAM, SeveralProcesses
 from fakes.certificates import Authority
 from fakes.gray import gray_png
 from fakes.waiting import wait_until
@@ -20,7 +20,7 @@ from patchserve.v1.reference_pb2 import GetReferenceRequest
 REQUEST = InferRequest(image=gray_png(100))
 
 
-class EngineProcess(Fleet):
+class EngineProcess(SeveralProcesses):
     """`patchserve-server engine`, with a FakeDetector."""
 
     def __init__(self, *flags: str) -> None:
@@ -28,7 +28,7 @@ class EngineProcess(Fleet):
         self.fronts = 0
 
 
-class FrontsProcess(Fleet):
+class FrontsProcess(SeveralProcesses):
     """`patchserve-server serve --engine ADDRESS`."""
 
     def __init__(self, address: str, *flags: str, fronts: int = 1) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import grpc
 import pytest
 import requests
-from e2e.fleet import Fleet, fleet_process
 from e2e.harness import Stub, load, refusal
+from e2e.processes import SeveralProcesses, server_of_processes
 from fakes.event_stream import events
 from fakes.gray import gray_png
 from fakes.waiting import wait_until
@@ -29,8 +29,8 @@ OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with fleet_process("--http-port", "0") as running:
+def server() -> Iterator[SeveralProcesses]:
+    with server_of_processes("--http-port", "0") as running:
         yield running
 
 
@@ -56,8 +56,8 @@ def is_ready(address: str) -> bool:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def test_a_change_through_one_front_is_seen_by_the_next_call_on_the_other(fleet: Fleet) -> None:
-    with fleet.stub_at(0) as first, fleet.stub_at(1) as second:
+def test_a_change_through_one_front_is_seen_by_the_next_call_on_the_other(server: SeveralProcesses) -> None:
+    with server.stub_at(0) as first, server.stub_at(1) as second:
         for count in range(1, 20):
             one, other = (first, second) if count % 2 else (second, first)
             revision = load(one, "shared", count % 3 + 1).revision
@@ -68,17 +68,17 @@ def test_a_change_through_one_front_is_seen_by_the_next_call_on_the_other(fleet:
         assert not second.ListLoads(ListLoadsRequest()).loads
 
 
-def test_every_front_says_the_same_about_the_server(fleet: Fleet) -> None:
-    with fleet.stub_at(0) as one, fleet.stub_at(1) as other:
+def test_every_front_says_the_same_about_the_server(server: SeveralProcesses) -> None:
+    with server.stub_at(0) as one, server.stub_at(1) as other:
         answer = one.GetServerInfo(GetServerInfoRequest())
         assert answer == other.GetServerInfo(GetServerInfoRequest())
-        assert answer.http_url == fleet.http_url
+        assert answer.http_url == server.http_url
 
 
-def test_every_front_shows_the_wall_with_pictures_of_all(fleet: Fleet) -> None:
-    with fleet.stub_at(0) as one, fleet.stub_at(1) as other:
+def test_every_front_shows_the_wall_with_pictures_of_all(server: SeveralProcesses) -> None:
+    with server.stub_at(0) as one, server.stub_at(1) as other:
         load(one, "wall", 1)
-        with events(f"{fleet.http_url}/watch/events?reference_id=wall") as stream:
+        with events(f"{server.http_url}/watch/events?reference_id=wall") as stream:
             assert stream.next("snapshot").data["tiles"] == []
             for stub in (one, other):
                 infer(stub, "wall")
@@ -86,16 +86,16 @@ def test_every_front_shows_the_wall_with_pictures_of_all(fleet: Fleet) -> None:
         assert all(tile["thumbnail"] and tile["is_kept"] for tile in tiles.values())
         assert len({tile_id.partition("-")[0] for tile_id in tiles}) == 2, "of two processes"
     for _ in range(8):  # each on a new connection: whichever front has it
-        scores = requests.get(f"{fleet.http_url}/watch/scores?reference_id=wall", timeout=30).json()["scores"]
+        scores = requests.get(f"{server.http_url}/watch/scores?reference_id=wall", timeout=30).json()["scores"]
         assert len(scores) == 2
         for tile_id in tiles:
-            assert requests.get(f"{fleet.http_url}/watch/images/{tile_id}", timeout=30).content == IMAGE
-            shown = requests.get(f"{fleet.http_url}/watch/inspections/{tile_id}", timeout=30).json()
+            assert requests.get(f"{server.http_url}/watch/images/{tile_id}", timeout=30).content == IMAGE
+            shown = requests.get(f"{server.http_url}/watch/inspections/{tile_id}", timeout=30).json()
             assert shown["overlay"]["image"].startswith("/9j/")
 
 
-def test_what_one_front_has_counted_and_kept_is_told_by_all(fleet: Fleet) -> None:
-    with fleet.stub_at(0) as one, fleet.stub_at(1) as other:
+def test_what_one_front_has_counted_and_kept_is_told_by_all(server: SeveralProcesses) -> None:
+    with server.stub_at(0) as one, server.stub_at(1) as other:
         load(one, "counted", 1)
         for stub in (one, one, other):
             infer(stub, "counted")
@@ -105,18 +105,18 @@ def test_what_one_front_has_counted_and_kept_is_told_by_all(fleet: Fleet) -> Non
             assert counts.intact + counts.anomalous == 3
             assert stats.processes == 2
     answer = requests.post(
-        f"{fleet.http_url}/infer_json", files={"image": IMAGE}, data={"reference_id": "counted"}, timeout=30
+        f"{server.http_url}/infer_json", files={"image": IMAGE}, data={"reference_id": "counted"}, timeout=30
     ).json()
     for _ in range(8):
-        kept = requests.get(f"{fleet.http_url}/outputs/{answer['output_image']}", timeout=30)
+        kept = requests.get(f"{server.http_url}/outputs/{answer['output_image']}", timeout=30)
         assert kept.content.startswith(b"\x89PNG")
 
 
 def test_the_death_of_a_front_costs_its_own_calls_only() -> None:
     with (
-        fleet_process("--client-share", "1", "--max-pending-images", "4", score_s=3) as fleet,
-        fleet.stub_at(0) as one,
-        fleet.stub_at(1) as other,
+        server_of_processes("--client-share", "1", "--max-pending-images", "4", score_s=3) as server,
+        server.stub_at(0) as one,
+        server.stub_at(1) as other,
         ThreadPoolExecutor(8) as pool,
     ):
         load(one, "default", 1)
@@ -125,9 +125,9 @@ def test_the_death_of_a_front_costs_its_own_calls_only() -> None:
         kept = other.InferStream(iter(requests.get, None))
         assert next(kept).ready.max_in_flight
         lost = [pool.submit(outcome_of, one) for _ in range(5)]
-        wait_until(lambda: "image limit reached" in fleet.log)  # for one of them: the others hold all places
+        wait_until(lambda: "image limit reached" in server.log)  # for one of them: the others hold all places
         assert outcome_of(other) is grpc.StatusCode.RESOURCE_EXHAUSTED
-        pid = fleet.kill("front 0")
+        pid = server.kill("front 0")
         assert grpc.StatusCode.UNAVAILABLE in {call.result() for call in lost}
         requests.put(InferStreamRequest(frame=Frame(image=IMAGE)))
         assert next(kept).result.response.reference_id == "default"
@@ -135,17 +135,17 @@ def test_the_death_of_a_front_costs_its_own_calls_only() -> None:
         assert not list(kept)
         together = [pool.submit(outcome_of, other) for _ in range(4)]  # the dead one holds nothing any more
         assert {call.result() for call in together} == {grpc.StatusCode.OK}
-        wait_until(lambda: fleet.pid_of("front 0") not in (0, pid))
-        with fleet.stub_at(0) as again:
+        wait_until(lambda: server.pid_of("front 0") not in (0, pid))
+        with server.stub_at(0) as again:
             wait_until(lambda: outcome_of(again) is grpc.StatusCode.OK)
-    assert "front 0 ended (code -9) and is started again" in fleet.log
+    assert "front 0 ended (code -9) and is started again" in server.log
 
 
 def test_the_death_of_the_engine_ends_calls_at_once_and_is_over_soon(tmp_path: Path) -> None:
     with (
-        fleet_process("--store", str(tmp_path), score_s=2) as fleet,
-        fleet.stub_at(0) as one,
-        fleet.stub_at(1) as other,
+        server_of_processes("--store", str(tmp_path), score_s=2) as server,
+        server.stub_at(0) as one,
+        server.stub_at(1) as other,
         ThreadPoolExecutor(8) as pool,
     ):
         revision = load(one, "default", 2).revision
@@ -156,7 +156,7 @@ def test_the_death_of_the_engine_ends_calls_at_once_and_is_over_soon(tmp_path: P
             streams.append(stub.InferStream(iter(sent.get, None)))
             assert next(streams[-1]).ready.reference_revision == revision
         waiting = [pool.submit(outcome_of, stub) for stub in (one, other)]
-        fleet.kill("engine")
+        server.kill("engine")
         assert {call.result() for call in waiting} == {grpc.StatusCode.UNAVAILABLE}
         for stream, sent in zip(streams, requests, strict=True):
             with pytest.raises(grpc.RpcError) as caught:
@@ -167,55 +167,55 @@ def test_the_death_of_the_engine_ends_calls_at_once_and_is_over_soon(tmp_path: P
         for stub in (one, other):
             wait_until(lambda: outcome_of(stub) is grpc.StatusCode.OK)  # noqa: B023
             assert infer(stub, "default").reference_revision == revision
-    assert "The engine is lost" in fleet.log
+    assert "The engine is lost" in server.log
 
 
 @pytest.mark.parametrize("name", ["engine", "front 0"])
 def test_a_process_that_hangs_is_replaced_and_nobody_waits_for_it(name: str, tmp_path: Path) -> None:
     with (
-        fleet_process("--store", str(tmp_path), silence_s=2) as fleet,
-        fleet.stub_at(0) as one,
-        fleet.stub_at(1) as other,
+        server_of_processes("--store", str(tmp_path), silence_s=2) as server,
+        server.stub_at(0) as one,
+        server.stub_at(1) as other,
     ):
         revision = load(one, "default", 1).revision
-        pid = fleet.pid_of(name)
+        pid = server.pid_of(name)
         os.kill(pid, signal.SIGSTOP)
         if name == "engine":  # calls end, and do not wait for their deadlines
             assert outcome_of(other) is grpc.StatusCode.UNAVAILABLE
-            wait_until(lambda: fleet.log.count("The engine is lost") >= 2)  # each front is not ready then
-        wait_until(lambda: fleet.pid_of(name) not in (0, pid))
-        with fleet.stub_at(0) as again:
+            wait_until(lambda: server.log.count("The engine is lost") >= 2)  # each front is not ready then
+        wait_until(lambda: server.pid_of(name) not in (0, pid))
+        with server.stub_at(0) as again:
             wait_until(lambda: outcome_of(again) is grpc.StatusCode.OK)
             assert infer(again, "default").reference_revision == revision
-    assert f"The {name} does not answer for 2 s and is killed" in fleet.log
+    assert f"The {name} does not answer for 2 s and is killed" in server.log
 
 
 def test_a_batch_that_nobody_waits_for_any_more_ends_its_engine(tmp_path: Path) -> None:
     with (
-        fleet_process("--store", str(tmp_path), "--max-timeout-s", "1", score_s=600, silence_s=2) as fleet,
-        fleet.stub_at(0) as one,
+        server_of_processes("--store", str(tmp_path), "--max-timeout-s", "1", score_s=600, silence_s=2) as server,
+        server.stub_at(0) as one,
     ):
         load(one, "default", 1)
-        pid = fleet.pid_of("engine")
+        pid = server.pid_of("engine")
         assert outcome_of(one) in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-        wait_until(lambda: fleet.pid_of("engine") not in (0, pid))
-    assert "computes one batch for longer than --max-timeout-s and is killed" in fleet.log
+        wait_until(lambda: server.pid_of("engine") not in (0, pid))
+    assert "computes one batch for longer than --max-timeout-s and is killed" in server.log
 
 
 def test_references_in_memory_are_lost_with_the_engine_and_the_log_says_so() -> None:
-    with fleet_process() as fleet, fleet.stub_at(0) as one:
+    with server_of_processes() as server, server.stub_at(0) as one:
         load(one, "default", 1)
-        fleet.kill("engine")
+        server.kill("engine")
         wait_until(lambda: outcome_of(one) is grpc.StatusCode.NOT_FOUND)
-        assert is_ready(fleet.address)
-    assert "References were kept in memory only, and are lost" in fleet.log
+        assert is_ready(server.address)
+    assert "References were kept in memory only, and are lost" in server.log
 
 
 def test_the_limits_hold_over_all_fronts_together() -> None:
     with (
-        fleet_process("--client-share", "1", "--max-pending-images", "4", score_s=3) as fleet,
-        fleet.stub_at(0) as one,
-        fleet.stub_at(1) as other,
+        server_of_processes("--client-share", "1", "--max-pending-images", "4", score_s=3) as server,
+        server.stub_at(0) as one,
+        server.stub_at(1) as other,
         ThreadPoolExecutor(16) as pool,
     ):
         load(one, "default", 1)
@@ -226,9 +226,9 @@ def test_the_limits_hold_over_all_fronts_together() -> None:
 
 def test_a_stop_answers_what_was_accepted_on_every_front() -> None:
     with (
-        fleet_process(score_s=1) as fleet,
-        fleet.stub_at(0) as one,
-        fleet.stub_at(1) as other,
+        server_of_processes(score_s=1) as server,
+        server.stub_at(0) as one,
+        server.stub_at(1) as other,
         ThreadPoolExecutor(8) as pool,
     ):
         load(one, "default", 1)
@@ -242,7 +242,7 @@ def test_a_stop_answers_what_was_accepted_on_every_front() -> None:
             sent.put(InferStreamRequest(frame=Frame(frame_id="b", image=IMAGE)))
         for stream in streams:
             assert next(stream).result.frame_id == "a"
-        stopping = pool.submit(fleet.stop)
+        stopping = pool.submit(server.stop)
         for stream, sent in zip(streams, requests, strict=True):
             found: list[str | None] = []
             with pytest.raises(grpc.RpcError) as caught:
@@ -255,16 +255,16 @@ def test_a_stop_answers_what_was_accepted_on_every_front() -> None:
 
 
 def test_a_second_signal_ends_every_process() -> None:
-    fleet = Fleet("--drain-delay-s", "60")
-    fleet.wait_ready()
-    pids = [fleet.pid_of(name) for name in ("engine", "front 0", "front 1")]
-    fleet.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: "Stopping" in fleet.log)
-    assert fleet.stop() == 130
-    wait_until(lambda: not any(fleet_is_alive(pid) for pid in pids))
+    server = SeveralProcesses("--drain-delay-s", "60")
+    server.wait_ready()
+    pids = [server.pid_of(name) for name in ("engine", "front 0", "front 1")]
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "Stopping" in server.log)
+    assert server.stop() == 130
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
-def fleet_is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -280,7 +280,8 @@ def fleet_is_alive(pid: int) -> bool:
     ],
 )
 def test_what_several_fronts_cannot_do_is_said_at_the_start(flags: list[str], expected: str) -> None:
-    fleet = Fleet(*flags)
-    assert fleet.wait() == 1
-    assert expected in fleet.log
-    assert "Traceback" not in fleet.log
+    server = SeveralProcesses(*flags)
+    assert server.wait() == 1
+    assert expected in server.log
+    assert "Traceback" not in server.log
+    assert "exception" not in server.log

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from e2e.fleet import fleet_process
 from e2e.harness import load, metrics_url_in
+from e2e.processes import server_of_processes
 from fakes.gray import gray_png
 from fakes.scrape import scrape
 from fakes.waiting import wait_until
@@ -17,10 +17,10 @@ REQUEST = InferRequest(reference_id="belt", image=gray_png(100))
 
 
 def test_one_scrape_has_all_processes_and_what_an_ended_front_has_counted() -> None:
-    with fleet_process("--metrics-port", "0") as fleet:
-        assert fleet.process.stdout is not None
-        url = metrics_url_in(fleet.process.stdout.readline())
-        with fleet.stub_at(0) as first, fleet.stub_at(1) as second:
+    with server_of_processes("--metrics-port", "0") as server:
+        assert server.process.stdout is not None
+        url = metrics_url_in(server.process.stdout.readline())
+        with server.stub_at(0) as first, server.stub_at(1) as second:
             load(first, "belt")
             for stub in (first, second):
                 for _ in range(3):
@@ -34,8 +34,8 @@ def test_one_scrape_has_all_processes_and_what_an_ended_front_has_counted() -> N
         assert found.total("ready") == 1
         names = {sample.labels["process"] for sample in found.matching("process_resident_memory_bytes")}
         assert names == {"parent", "engine", "front 0", "front 1"}
-        ended = fleet.pid_of("front 1")
+        ended = server.pid_of("front 1")
         os.kill(ended, signal.SIGKILL)
-        wait_until(lambda: fleet.pid_of("front 1") not in (0, ended))
+        wait_until(lambda: server.pid_of("front 1") not in (0, ended))
         wait_until(lambda: scrape(url).total("process_start_time_seconds", process="front 1") > 0)
         assert scrape(url).total("rpc_requests_total", method="Infer", code="OK") == 6

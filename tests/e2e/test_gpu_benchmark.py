@@ -32,6 +32,6 @@ def test_every_case_of_a_server_runs(
     assert list(measured) == [case.what for case in serving.cases(options)]
     scores = measured["served, decode cpu, scores"]
     assert scores["ratio"] == pytest.approx(scores["value"] / 10)
-    (note,) = [each["note"] for each in told if "note" in each]
+    note = [each["note"] for each in told if each.get("note", "").startswith("Milliseconds of a call")][-1]
     assert "| PNG overlay | " in note
     assert "front " in note

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from e2e.fleet import PROGRAM
 from e2e.harness import STOP_TIMEOUT_S, ServerProcess, Stub, addresses_in, connect, until_stopped
+from e2e.processes import PROGRAM
 from fakes.waiting import wait_until
 
 from patchserve.v1 import reference_pb2, server_info_pb2

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from e2e.fleet import Fleet, fleet_process
 from e2e.harness import Stub, connect, load, refusal, until_stopped
+from e2e.processes import SeveralProcesses, server_of_processes
 from fakes.gray import gray_png
 from fakes.waiting import wait_until
 
@@ -32,14 +32,14 @@ def file(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running(file: Path, *, fronts: int, score_s: float = 0.0) -> Iterator[tuple[Fleet, list[Stub]]]:
+def running(file: Path, *, fronts: int, score_s: float = 0.0) -> Iterator[tuple[SeveralProcesses, list[Stub]]]:
     """A server, and a stub for each of its fronts."""
     flags = ("--config", str(file), "--max-calls", "50")
-    with until_stopped(Fleet(*flags, fronts=fronts, score_s=score_s)) as fleet, ExitStack() as stack:
+    with until_stopped(SeveralProcesses(*flags, fronts=fronts, score_s=score_s)) as server, ExitStack() as stack:
         if fronts == 1:
-            yield fleet, [stack.enter_context(connect(fleet.address))]
+            yield server, [stack.enter_context(connect(server.address))]
         else:
-            yield fleet, [stack.enter_context(fleet.stub_at(front)) for front in range(fronts)]
+            yield server, [stack.enter_context(server.stub_at(front)) for front in range(fronts)]
 
 
 def info(stub: Stub) -> GetServerInfoResponse:
@@ -51,24 +51,24 @@ def limits(stub: Stub) -> tuple[int, int, float]:
     return found.max_pending_images, found.max_in_flight, found.default_timeout_s
 
 
-def reload(fleet: Fleet, says: str) -> str:
+def reload(server: SeveralProcesses, says: str) -> str:
     """Sends SIGHUP; returns the message of the log with these words."""
-    before = len(fleet.log)
-    fleet.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: says in fleet.log[before:])
-    line = next(line for line in fleet.log[before:].splitlines() if says in line)
+    before = len(server.log)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: says in server.log[before:])
+    line = next(line for line in server.log[before:].splitlines() if says in line)
     return str(json.loads(line)["event"])
 
 
 @pytest.mark.parametrize("fronts", [1, 2])
 def test_limits_change_for_new_calls_and_a_broken_file_changes_nothing(file: Path, fronts: int) -> None:
-    with running(file, fronts=fronts, score_s=1.0) as (fleet, stubs):
+    with running(file, fronts=fronts, score_s=1.0) as (server, stubs):
         load(stubs[0], "default", 1)
         assert [limits(stub) for stub in stubs] == [(8, 4, 20.0)] * fronts
-        assert "max_pending_images" not in fleet.log
+        assert "max_pending_images" not in server.log
 
         file.write_text(THEN)
-        line = reload(fleet, "Settings read again")
+        line = reload(server, "Settings read again")
         assert line.endswith(
             "max_pending_images is 4 (was 8), max_in_flight is 2 (was 4), default_timeout_s is 0.2 (was 20.0)"
         ), "the flag --max-calls wins over the file"
@@ -79,39 +79,39 @@ def test_limits_change_for_new_calls_and_a_broken_file_changes_nothing(file: Pat
         assert refusal(caught.value)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
 
         file.write_text(FIRST + "max_pending_images = \nprot = 1\n")
-        line = reload(fleet, "cannot be read again")
+        line = reload(server, "cannot be read again")
         assert "stay as they are: " in line
         assert f"{file}, line 5: it is no valid TOML" in line
         assert [limits(stub) for stub in stubs] == [(4, 2, 0.2)] * fronts
-        assert reload(fleet, "Read the files again") or fronts > 1
+        assert reload(server, "Read the files again") or fronts > 1
 
 
 def test_what_needs_a_restart_is_said_and_left(file: Path) -> None:
-    with running(file, fronts=1) as (fleet, _):
+    with running(file, fronts=1) as (server, _):
         file.write_text(FIRST.replace("'info'", "'warning'") + "threads = 63\nport = 50052\n")
-        line = reload(fleet, "Settings read again")
+        line = reload(server, "Settings read again")
         assert 'log_level is "warning" (was "info")' in line
         assert "threads (is " in line
         assert "would be 63)" in line
         assert "port" not in line.partition("Only a restart")[2], "a flag sets it"
         file.write_text(FIRST.replace("'info'", "'debug'"))
-        assert 'log_level is "debug" (was "warning")' in reload(fleet, "Settings read again")
+        assert 'log_level is "debug" (was "warning")' in reload(server, "Settings read again")
 
 
 def test_a_front_that_is_started_again_has_the_settings_of_now(file: Path) -> None:
-    with running(file, fronts=2) as (fleet, stubs):
+    with running(file, fronts=2) as (server, stubs):
         file.write_text(THEN)
-        reload(fleet, "Settings read again")
+        reload(server, "Settings read again")
         wait_until(lambda: limits(stubs[0]) == (4, 2, 0.2))
-        pid = fleet.kill("front 0")
-        wait_until(lambda: fleet.pid_of("front 0") not in (0, pid))
-        with fleet.stub_at(0) as again:
+        pid = server.kill("front 0")
+        wait_until(lambda: server.pid_of("front 0") not in (0, pid))
+        with server.stub_at(0) as again:
             assert limits(again) == (4, 2, 0.2)
 
 
 def test_the_doctor_sees_a_running_server(tmp_path: Path) -> None:
-    with fleet_process("--store", str(tmp_path / "references"), "--http-port", "0") as fleet:
-        ports = ("--port", fleet.address.rpartition(":")[2], "--http-port", fleet.http_url.rpartition(":")[2])
+    with server_of_processes("--store", str(tmp_path / "references"), "--http-port", "0") as server:
+        ports = ("--port", server.address.rpartition(":")[2], "--http-port", server.http_url.rpartition(":")[2])
         command = (sys.executable, "-c", "from patchserve_server.cli import main; main()", "doctor", "--output", "json")
         flags = ("--store", str(tmp_path / "references"), "--backbone", "efficientnet_lite2", *ports)
         done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from e2e.fleet import fleet_process
 from e2e.harness import Stub, connect, load, refusal
 from e2e.in_process import in_process_server
+from e2e.processes import server_of_processes
 from e2e.streaming import Feed, config, frame
 from fakes.calibrated_detector import CalibratedDetector
 from fakes.gray import gray_png
@@ -41,11 +41,11 @@ def test_every_front_learns_what_other_servers_change(
         monkeypatch.setenv(name, value)
     store = moto.url("fronts")
     with (
-        fleet_process("--store", store, "--store-cache", str(tmp_path / "one")) as fleet,
+        server_of_processes("--store", store, "--store-cache", str(tmp_path / "one")) as server,
         in_process_server(store=store, store_cache=tmp_path / "other", detector=CalibratedDetector()) as address,
         connect(address) as other,
-        fleet.stub_at(0) as first,
-        fleet.stub_at(1) as second,
+        server.stub_at(0) as first,
+        server.stub_at(1) as second,
     ):
         assert code_of(first) is grpc.StatusCode.NOT_FOUND
         old = load(other, "belt", 3).revision

@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import pytest
 import requests
-from e2e.fleet import fleet_process
 from e2e.harness import connect
 from e2e.in_process import running_server
+from e2e.processes import server_of_processes
 from e2e.streaming import config, frame, results
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
@@ -301,7 +301,7 @@ def test_with_several_processes_the_spans_of_the_engine_belong_to_the_call_of_a_
     with collector() as collected:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collected.address)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-        with fleet_process("--otel") as fleet, connect(fleet.address) as stub:
+        with server_of_processes("--otel") as server, connect(server.address) as stub:
             load_id, metadata = headers(800)
             stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[IMAGE]), metadata=tuple(metadata))
             infer_id, metadata = headers(801)

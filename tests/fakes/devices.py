@@ -99,11 +99,16 @@ def jpeg_file(image: Image.Image, orientation: int = 1, **options: object) -> Jp
     return JpegFile(encoded(image, "JPEG", **options), image.size, orientation)
 
 
+def codec_on_cpu() -> TorchCodec:
+    """The codec of a GPU with the pixels of the CPU: on it, the same library decodes as Pillow does."""
+    return TorchCodec(CPU)
+
+
 @dataclass
 class CountedCodec:
-    """The codec of a GPU with the pixels of the CPU: on it, the same library decodes as Pillow does."""
+    """The same, and counts its files."""
 
-    inner: TorchCodec = field(default_factory=lambda: TorchCodec(CPU))
+    inner: TorchCodec = field(default_factory=codec_on_cpu)
     decoded: list[int] = field(default_factory=list)  # the files of each call
     warmed: int = 0
     fails_with: Exception | None = None  # the next call

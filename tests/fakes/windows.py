@@ -22,10 +22,12 @@ from typing import Any, Final
 
 ONLY_UNIX: Final = ("fcntl", "resource", "pwd", "grp", "termios", "uvloop")
 ONLY_LINUX: Final = (
-    "patchserve_server.bootstrap.fleet.", "patchserve_server.fronts.", "patchserve_server.telemetry.metrics.fleet",
-    "patchserve_server.telemetry.metrics.snapshots",
+    "patchserve_server.bootstrap.processes.", "patchserve_server.fronts.",
+    "patchserve_server.telemetry.metrics.processes", "patchserve_server.telemetry.metrics.snapshots",
 )  # fmt: skip
-FLEETS: Final = frozenset({"patchserve_server.bootstrap.fleet.count", "patchserve_server.fronts.connected_fronts"})
+ANYWHERE: Final = frozenset(
+    {"patchserve_server.bootstrap.processes.count", "patchserve_server.fronts.connected_fronts"}
+)
 _ATTRIBUTES: Final = {
     os: (
         "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "setpriority", "getpriority", "sched_getaffinity", "memfd_create",
@@ -49,7 +51,7 @@ def own_modules() -> Iterator[str]:
     """All modules of the server and the client that are for every system."""
     for package in ("patchserve_server", "patchserve_client", "patchserve_command"):
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not module.name.startswith(ONLY_LINUX) or module.name in FLEETS:
+            if not module.name.startswith(ONLY_LINUX) or module.name in ANYWHERE:
                 yield module.name
 
 

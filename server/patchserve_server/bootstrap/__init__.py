@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from patchserve_server.bootstrap.fleet.count import check_engine_settings, check_settings, count_fronts
-from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.live_settings import LiveSettings
+from patchserve_server.bootstrap.processes.count import check_engine_settings, check_settings, count_fronts
+from patchserve_server.bootstrap.processes.devices import devices_of
 from patchserve_server.config import Settings
 
 
@@ -24,9 +24,9 @@ async def serve(settings: Settings, announce: Callable[[str], None], read_again:
     fronts = count_fronts(settings)
     if fronts > 1 or settings.engine is not None or len(devices_of(settings)) > 1:
         check_settings(settings)
-        from patchserve_server.bootstrap.fleet.parent import serve_fleet  # noqa: PLC0415 - only if it is used
+        from patchserve_server.bootstrap.processes.parent import serve_processes  # noqa: PLC0415 - only if it is used
 
-        await serve_fleet(LiveSettings(settings), fronts, announce, read_again)
+        await serve_processes(LiveSettings(settings), fronts, announce, read_again)
         return
     from patchserve_server.bootstrap import lifecycle  # noqa: PLC0415 - imports torch
 
@@ -40,6 +40,6 @@ async def serve_engine(settings: Settings, announce: Callable[[str], None], read
         StartupError: it cannot start with these settings.
     """
     check_engine_settings(settings)
-    from patchserve_server.bootstrap.fleet.parent import serve_fleet  # noqa: PLC0415 - only if it is used
+    from patchserve_server.bootstrap.processes.parent import serve_processes  # noqa: PLC0415 - only if it is used
 
-    await serve_fleet(LiveSettings(settings), 0, announce, read_again)
+    await serve_processes(LiveSettings(settings), 0, announce, read_again)

@@ -82,9 +82,9 @@ def collect_metrics(
         StartupError: the extra is missing, or the port cannot be used.
     """
     with _extra():
-        from patchserve_server.telemetry.metrics.adapter import registry_of_fleet  # noqa: PLC0415 - an extra
+        from patchserve_server.telemetry.metrics.adapter import registry_of_processes  # noqa: PLC0415 - an extra
 
-    return _listen(settings, credentials, registry_of_fleet(paths, max_references), resources)
+    return _listen(settings, credentials, registry_of_processes(paths, max_references), resources)
 
 
 @contextmanager

@@ -30,9 +30,8 @@ def add_to(commands: Commands) -> None:
         help="name or IP address that clients connect to; may be repeated [default: localhost, 127.0.0.1 and ::1]",
     )  # fmt: skip
     parser.add_argument("--out", type=path_argument, default=Path("tls"), metavar="FOLDER", help="[default: tls]")
-    parser.add_argument(
-        "--days", type=_days, default=30, metavar="DAYS", help=f"how long they are valid: 1 to {_MAX_DAYS} [default: 30]"
-    )
+    valid_days = f"how long they are valid: 1 to {_MAX_DAYS} [default: 30]"
+    parser.add_argument("--days", type=_days, default=30, metavar="DAYS", help=valid_days)
     parser.set_defaults(run=_run)
 
 

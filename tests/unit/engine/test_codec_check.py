@@ -18,6 +18,8 @@ from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.codec_check import check_decoding
 from patchserve_server.engine.factory import create_detector
 
+pytest.importorskip("torchcodec")
+
 
 class OtherPixels(CountedCodec):
     """Its pixels are up to so many levels away from those of the CPU."""

@@ -217,8 +217,8 @@ class Missing:
 
 sys.meta_path.insert(0, Missing)
 import patchserve_server.cli.commands, patchserve_server.engine.factory, patchserve_server.imaging.on_device.codec
-import patchserve_server.bootstrap.fleet.engine, patchserve_server.bootstrap.fleet.front
-import patchserve_server.bootstrap.fleet.parent, gpu.__main__, gpu.load
+import patchserve_server.bootstrap.processes.engine, patchserve_server.bootstrap.processes.front
+import patchserve_server.bootstrap.processes.parent, gpu.__main__, gpu.load
 """
 WITH_TORCH = {
     *("filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "setuptools", "sympy", "triton"),

@@ -242,3 +242,15 @@ async def test_a_caller_that_leaves_while_its_overlay_is_drawn_gives_its_turn_ba
     await asyncio.gather(*leaving, return_exceptions=True)
     bench.detector.drawing_gate.set()
     await asyncio.gather(*(bench.inspect(CARD, JPEG_OVERLAY) for _ in range(20)))
+
+
+async def test_large_files_are_not_in_progress_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patchserve_server.serving.local_inspector._BYTES_PER_TURN", CARD.nbytes // 5)  # of 8 turns
+    bench.detector.gate.clear()
+    waiting = [asyncio.create_task(bench.inspect(CARD)) for _ in range(3)]
+    await until(lambda: len(bench.detector.batches) == 1)
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+    bench.detector.gate.set()
+    await asyncio.gather(*waiting)
+    assert bench.detector.batches == [1, 1, 1]

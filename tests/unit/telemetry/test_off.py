@@ -8,7 +8,7 @@ import sys
 PROGRAM = """
 import sys
 import patchserve_server.bootstrap.composition, patchserve_server.bootstrap.lifecycle
-import patchserve_server.bootstrap.fleet.engine, patchserve_server.bootstrap.fleet.front
+import patchserve_server.bootstrap.processes.engine, patchserve_server.bootstrap.processes.front
 parts = ("prometheus", "opentelemetry", "telemetry.metrics", "telemetry.otel", "telemetry.span")
 print([name for name in sys.modules if any(part in name for part in parts)])
 """

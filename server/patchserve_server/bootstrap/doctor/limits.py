@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from patchserve_server.bootstrap.doctor.finding import Finding, fault, ok, warning
-from patchserve_server.bootstrap.fleet.count import check_settings, count_fronts
+from patchserve_server.bootstrap.processes.count import check_settings, count_fronts
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.system.limits import available_cores, cgroup_bytes, cgroup_cores, machine_bytes, open_files_limit

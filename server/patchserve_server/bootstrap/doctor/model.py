@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 from patchserve_server.bootstrap.doctor.finding import Finding, Status, fault, ok, warning
-from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.folders import measurements_folder
+from patchserve_server.bootstrap.processes.devices import devices_of
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
 

@@ -148,9 +148,8 @@ class Pipeline:
 
     def vectors_of_tiles(self, layers: Sequence[Tensor]) -> Tensor:
         """Vectors (N, p, D) of all patches of tiles, also of those that another tile fills."""
-        if self.is_paper:
-            layers = tuple(aggregate_3x3(layer) for layer in layers)
-        return concat_layers(layers, self.tiling.tile_grid)
+        used = tuple(aggregate_3x3(layer) for layer in layers) if self.is_paper else layers
+        return concat_layers(used, self.tiling.tile_grid)
 
     def _embed_all(self, masked_inputs: ModelInputs) -> Tensor:
         if self.tiling.is_whole:
@@ -250,10 +249,8 @@ class Pipeline:
 
         `counted`: which positions are in the region of interest, (P,) bool, if that is known already.
         """
-        is_complete = neighbors.is_complete
-        distances = neighbors.distances.mean(dim=-1) if is_complete else mean_of_nearest(neighbors.distances)  # (B, P)
-        if positions is None:
-            positions = torch.arange(distances.shape[1], device=distances.device)
+        distances = mean_of_nearest(neighbors.distances, is_complete=neighbors.is_complete)  # (B, P)
+        positions = torch.arange(distances.shape[1], device=distances.device) if positions is None else positions
         if self.is_paper:
             worst = WorstPatches.of(
                 distances, neighbors.rows[:, :, 0], patches, self._counted(positions) if counted is None else counted
@@ -261,10 +258,8 @@ class Pipeline:
             return PatchScores(positions, distances, torch.ones_like(distances), worst)
         if index.spacing is None:
             return PatchScores(positions, distances, torch.ones_like(distances), None)
-        found = (
-            index.spacing[neighbors.rows].mean(dim=-1) if is_complete else mean_spacing(index.spacing, neighbors.rows)
-        )
-        return PatchScores(positions, distances, found, None)
+        spacing = mean_spacing(index.spacing, neighbors.rows, is_complete=neighbors.is_complete)
+        return PatchScores(positions, distances, spacing, None)
 
     def scores_against(
         self, patches: Tensor, index: BankIndex | PatchSubspace, positions: Tensor | None = None
@@ -273,8 +268,7 @@ class Pipeline:
         if isinstance(index, BankIndex):
             return self.patch_scores(self.search(patches, index, positions=positions), patches, index, positions)
         distances = index.distances(patches)  # (B, P)
-        if positions is None:
-            positions = torch.arange(distances.shape[1], device=distances.device)
+        positions = torch.arange(distances.shape[1], device=distances.device) if positions is None else positions
         return PatchScores(positions, distances, torch.ones_like(distances), None)
 
     def _counted(self, positions: Tensor) -> Tensor | None:

@@ -27,11 +27,14 @@ _SMOOTHING_SIGMA_PX = 4.0
 SMOOTHING_REACH_PX = 16  # 4 sigma to either side
 
 
-def mean_of_nearest(distances: Tensor) -> Tensor:
+def mean_of_nearest(distances: Tensor, *, is_complete: bool = False) -> Tensor:
     """Patch scores (Q,) of the NOTEBOOK profile from distances (Q, 9): their mean.
 
     Infinite distances (missing neighbors in a small bank) do not count. If all are infinite, the score is infinite.
+    `is_complete`: none is infinite, and nothing looks for it.
     """
+    if is_complete:
+        return distances.mean(dim=-1)
     present = distances.isfinite()
     means = distances.where(present, 0.0).sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
     return means.where(present.any(dim=-1), torch.inf)
@@ -84,8 +87,13 @@ def _highest(patch_scores: Tensor, spacing: Tensor, share: float, patches_per_ti
     return scores.topk(count, dim=1).values
 
 
-def mean_spacing(spacing: Tensor, rows: Tensor) -> Tensor:
-    """The mean spacing (...) of the found rows (..., k). Row -1 means none; without rows it is 1."""
+def mean_spacing(spacing: Tensor, rows: Tensor, *, is_complete: bool = False) -> Tensor:
+    """The mean spacing (...) of the found rows (..., k). Row -1 means none; without rows it is 1.
+
+    `is_complete`: none is missing, and nothing looks for it.
+    """
+    if is_complete:
+        return spacing[rows].mean(dim=-1)
     present = rows >= 0
     sums = spacing[rows.clamp(min=0)].where(present, 0.0).sum(dim=-1)
     return (sums / present.sum(dim=-1).clamp(min=1)).where(present.any(dim=-1), 1.0)

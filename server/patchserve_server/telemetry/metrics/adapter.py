@@ -15,7 +15,7 @@ from patchserve_server.telemetry.metrics.process_figures import ProcessFigures
 from patchserve_server.telemetry.metrics.reading_collector import ReadingCollector
 from patchserve_server.telemetry.metrics.reference_names import ReferenceNames
 
-__all__ = ["Registry", "observe", "registry_of_fleet"]
+__all__ = ["Registry", "observe", "registry_of_processes"]
 
 
 def observe(observation: Observation, process: str, max_references: Callable[[], int]) -> Registry:
@@ -38,16 +38,16 @@ def observe(observation: Observation, process: str, max_references: Callable[[],
     return registry
 
 
-def registry_of_fleet(paths: Sequence[Path], max_references: Callable[[], int]) -> Registry:
+def registry_of_processes(paths: Sequence[Path], max_references: Callable[[], int]) -> Registry:
     """What a scrape gets of several processes, which share their metrics at these paths, and of this one.
 
     Args:
         paths: of their sockets.
         max_references: as of `observe`, of all processes together.
     """
-    from patchserve_server.telemetry.metrics.fleet import FleetCollector  # noqa: PLC0415 - needs Unix sockets
+    from patchserve_server.telemetry.metrics.processes import ProcessesCollector  # noqa: PLC0415 - needs Unix sockets
 
     own, registry = Registry(), Registry()
     own.register(ProcessFigures("parent"))
-    registry.register(FleetCollector(paths, own, ReferenceNames(max_references)))
+    registry.register(ProcessesCollector(paths, own, ReferenceNames(max_references)))
     return registry

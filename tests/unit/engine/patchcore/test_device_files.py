@@ -24,6 +24,8 @@ from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.imaging import to_model_input
 from patchserve_server.imaging.on_device.check import decode_on_cpu
 
+pytest.importorskip("torchcodec")
+
 PLAIN, PAPER_LEFT, VERDICT_TILES = 0, 2, 9
 References = dict[int, tuple[Scorer, Scorer]]
 

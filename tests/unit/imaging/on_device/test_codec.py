@@ -25,6 +25,9 @@ from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.imaging import heat_levels
 from patchserve_server.imaging.decode import upright
 from patchserve_server.imaging.on_device import TorchCodec, codec, open_codec, torchcodec_calls
+from patchserve_server.imaging.on_device.scaling import AxisWeights
+
+pytest.importorskip("torchcodec")
 
 CPU, SHAPE = torch.device("cpu"), InputShape(96, 128)
 UNKNOWN = JpegFile(b"\xff\xd8 nothing that anybody decodes", (320, 240))
@@ -69,6 +72,19 @@ def test_files_of_all_sizes_and_orientations_are_decoded_in_one_call(opened: Tor
         assert isinstance(pixels, Tensor)
         assert np.array_equal(pixels.numpy(), expected(file))
     assert calls == [len(files)]
+
+
+def test_files_of_one_size_are_scaled_together(opened: TorchCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product for each axis, and not for each file."""
+    scaled, scale = list[int](), AxisWeights.scale
+
+    def count(weights: AxisWeights, pixels: Tensor) -> Tensor:
+        scaled.append(len(pixels))
+        return scale(weights, pixels)
+
+    monkeypatch.setattr(AxisWeights, "scale", count)
+    opened.decode([jpeg_file(card(number)) for number in range(8)], SHAPE)
+    assert scaled == [8 * 3] * 2
 
 
 def test_a_file_that_cannot_be_decoded_costs_no_other_its_pixels(opened: TorchCodec, calls: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""`patchserve-server` whose child processes are those of fleet_child.py. Run as a program.
+"""`patchserve-server` whose child processes are those of child_process.py. Run as a program.
 
 With one front, it is the engine itself.
 """
@@ -11,14 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fakes.fleet_child import answer_within, open_slow_detector
+from fakes.child_process import answer_within, open_slow_detector
 from patchserve_server.bootstrap import composition
-from patchserve_server.bootstrap.fleet import keeper
+from patchserve_server.bootstrap.processes import keeper
 from patchserve_server.cli import main
 
 if __name__ == "__main__":
     if bound := os.environ.get("FAKE_SILENCE_S"):
         answer_within(float(bound))
     composition.open_detector = open_slow_detector  # type: ignore[assignment] # its parameter has another name
-    keeper.COMMAND = (sys.executable, str(Path(__file__).with_name("fleet_child.py")))
+    keeper.COMMAND = (sys.executable, str(Path(__file__).with_name("child_process.py")))
     main()

@@ -15,10 +15,6 @@ from patchserve_server.access.link_tls import LinkTls, open_front_tls
 from patchserve_server.access.reloading import Reloading
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.faces import create_server
-from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
-from patchserve_server.bootstrap.fleet.child import Commands, report
-from patchserve_server.bootstrap.fleet.devices import devices_of
-from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.limits import Admissions, open_admissions, server_limits
 from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.live_settings import LiveSettings
@@ -26,6 +22,10 @@ from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import Pools, open_pools
 from patchserve_server.bootstrap.process import freeze_heap
+from patchserve_server.bootstrap.processes.assignment import Assignment, Ready
+from patchserve_server.bootstrap.processes.child import Commands, report
+from patchserve_server.bootstrap.processes.devices import devices_of
+from patchserve_server.bootstrap.processes.ledgers import open_ledgers
 from patchserve_server.bootstrap.run_time import change_admissions, reconfigured
 from patchserve_server.bootstrap.server import Addresses, Server
 from patchserve_server.config import Settings

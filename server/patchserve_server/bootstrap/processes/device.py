@@ -11,8 +11,6 @@ from importlib.metadata import version
 from typing import Final
 
 from patchserve_server.bootstrap import composition
-from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
-from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.limits import MIB, batch_size
 from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.live_settings import LiveSettings
@@ -20,6 +18,8 @@ from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, open_pools
 from patchserve_server.bootstrap.process import freeze_heap
+from patchserve_server.bootstrap.processes.assignment import Assignment, Ready
+from patchserve_server.bootstrap.processes.child import Commands, report
 from patchserve_server.domain.errors import PatchserveError, StartupError
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.readings import Reading

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from patchserve_server.bootstrap.fleet import devices
-from patchserve_server.bootstrap.fleet.count import check_engine_settings
+from patchserve_server.bootstrap.processes import devices
+from patchserve_server.bootstrap.processes.count import check_engine_settings
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 

@@ -17,7 +17,7 @@ from patchserve_server.domain.readings import Reading
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.work_events import BatchScored
 from patchserve_server.serving.observation import Observation
-from patchserve_server.telemetry.metrics.adapter import observe, registry_of_fleet
+from patchserve_server.telemetry.metrics.adapter import observe, registry_of_processes
 from patchserve_server.telemetry.metrics.snapshots import SnapshotServer
 
 
@@ -60,7 +60,7 @@ def scrape(registry: CollectorRegistry) -> Scrape:
 
 
 def test_counts_are_summed_and_gauges_as_the_table_says(paths: list[Path], processes: list[Process]) -> None:
-    registry = registry_of_fleet(paths, lambda: 100)
+    registry = registry_of_processes(paths, lambda: 100)
     for number, process in enumerate(processes):
         process.score_batches(number + 1)
         readings = [
@@ -83,7 +83,7 @@ def test_counts_are_summed_and_gauges_as_the_table_says(paths: list[Path], proce
 def test_what_an_ended_process_has_counted_still_counts_and_its_gauges_do_not(
     paths: list[Path], processes: list[Process]
 ) -> None:
-    registry = registry_of_fleet(paths, lambda: 100)
+    registry = registry_of_processes(paths, lambda: 100)
     processes[0].score_batches(5)
     processes[1].score_batches(2)
     for process in processes:
@@ -106,7 +106,7 @@ def test_all_processes_together_name_no_more_references_than_one_may(
     paths: list[Path], processes: list[Process]
 ) -> None:
     limit = 2
-    registry = registry_of_fleet(paths, lambda: limit)
+    registry = registry_of_processes(paths, lambda: limit)
 
     def verdicts() -> dict[str, float]:
         found = scrape(registry)
@@ -133,11 +133,11 @@ def test_a_process_that_cannot_read_its_metrics_logs_why(
     paths: list[Path], processes: list[Process], caplog: pytest.LogCaptureFixture
 ) -> None:
     processes[0].observation.readings.add(lambda: [Reading("no metric", 1)])
-    found = scrape(registry_of_fleet(paths, lambda: 100))
+    found = scrape(registry_of_processes(paths, lambda: 100))
     assert {sample.labels["process"] for sample in found.matching("process_cpu_seconds_total")} == {"front 1", "parent"}
     wait_until(lambda: "The metrics of this process could not be sent" in caplog.text)
 
 
 def test_before_any_process_has_started_there_are_the_figures_of_the_parent(paths: list[Path]) -> None:
-    found = scrape(registry_of_fleet(paths, lambda: 100))
+    found = scrape(registry_of_processes(paths, lambda: 100))
     assert {family.name for family in found.families} >= {"process_cpu_seconds"}

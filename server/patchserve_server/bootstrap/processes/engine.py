@@ -12,8 +12,6 @@ from patchserve_server.access import Reloader
 from patchserve_server.access.addresses import is_unix_socket
 from patchserve_server.access.link_tls import LinkTls, check_engine_exposure
 from patchserve_server.bootstrap import composition
-from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
-from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.limits import open_admissions
 from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.live_settings import LiveSettings
@@ -21,6 +19,8 @@ from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import open_pools
 from patchserve_server.bootstrap.process import freeze_heap
+from patchserve_server.bootstrap.processes.assignment import Assignment, Ready
+from patchserve_server.bootstrap.processes.child import Commands, report
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.fronts.endpoints import listen
 from patchserve_server.fronts.engine_session import Engine, EngineSession

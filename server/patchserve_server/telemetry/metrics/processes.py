@@ -21,7 +21,7 @@ from patchserve_server.telemetry.metrics.snapshots import Family, Snapshot, Valu
 _AT_ONCE: Final = 8
 
 
-class FleetCollector(Collector):
+class ProcessesCollector(Collector):
     """Reads every process when somebody scrapes, and makes one of what they have in common.
 
     What is counted is summed; what a process has counted before it ended, as far as it was scraped, still counts: sums

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from patchserve_server.bootstrap.fleet.assignment import Alive, Assignment, Ready, Report, report_of
-from patchserve_server.bootstrap.fleet.child import ANSWER, DRAIN, RELOAD, SETTINGS
+from patchserve_server.bootstrap.processes.assignment import Alive, Assignment, Ready, Report, report_of
+from patchserve_server.bootstrap.processes.child import ANSWER, DRAIN, RELOAD, SETTINGS
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.fronts.link import MISSES, WATCH_S
 
-COMMAND: tuple[str, ...] = (sys.executable, "-m", "patchserve_server.bootstrap.fleet.child")
+COMMAND: tuple[str, ...] = (sys.executable, "-m", "patchserve_server.bootstrap.processes.child")
 _SHORT_S: Final = 10.0  # a child that ends sooner is started again only after a while
 _LONGEST_PAUSE_S: Final = 30.0
 

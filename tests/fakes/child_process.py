@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fakes.calibrated_detector import CalibratedDetector
 from patchserve_server.bootstrap import composition
-from patchserve_server.bootstrap.fleet import child, keeper
+from patchserve_server.bootstrap.processes import child, keeper
 from patchserve_server.config import Settings
 from patchserve_server.domain.ports import Detector, ScoredPart, Scorer, ScorerInputs
 from patchserve_server.fronts import link

@@ -1,4 +1,4 @@
-"""A child process: `python -m patchserve_server.bootstrap.fleet.child`, with its assignment on standard input.
+"""A child process: `python -m patchserve_server.bootstrap.processes.child`, with its assignment on standard input.
 
 It takes no signals: a service manager may send them to every process of the server. Its parent writes commands to its
 standard input, whose end means that the parent has gone.
@@ -15,9 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from patchserve_server.bootstrap.fleet.assignment import Alive, Assignment, Failed, Report, report_line
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.process import configure_process, new_event_loop, set_log_level
+from patchserve_server.bootstrap.processes.assignment import Alive, Assignment, Failed, Report, report_line
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.telemetry.logs import open_logs
@@ -87,15 +87,15 @@ def main() -> None:
 
 async def _run(assignment: Assignment) -> None:
     if assignment.role == "engine":
-        from patchserve_server.bootstrap.fleet.engine import run_engine  # noqa: PLC0415 - a front needs no torch
+        from patchserve_server.bootstrap.processes.engine import run_engine  # noqa: PLC0415 - a front needs no torch
 
         await run_engine(assignment)
     elif assignment.role == "device":
-        from patchserve_server.bootstrap.fleet.device import run_device  # noqa: PLC0415 - as above
+        from patchserve_server.bootstrap.processes.device import run_device  # noqa: PLC0415 - as above
 
         await run_device(assignment)
     else:
-        from patchserve_server.bootstrap.fleet.front import run_front  # noqa: PLC0415 - as above
+        from patchserve_server.bootstrap.processes.front import run_front  # noqa: PLC0415 - as above
 
         await run_front(assignment)
 

@@ -13,10 +13,10 @@ import grpc
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, until_stopped
 from fakes.waiting import wait_until
 
-PROGRAM = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "fleet_parent.py"))
+PROGRAM = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "parent_process.py"))
 
 
-class Fleet(ServerProcess):
+class SeveralProcesses(ServerProcess):
     """A parent, an engine and fronts.
 
     Args:
@@ -84,9 +84,9 @@ class Fleet(ServerProcess):
 
 
 @contextmanager
-def fleet_process(
+def server_of_processes(
     *flags: str, score_s: float = 0.0, silence_s: float | None = None, decode: str = "cpu"
-) -> Iterator[Fleet]:
+) -> Iterator[SeveralProcesses]:
     """Several processes, as `until_stopped`."""
-    with until_stopped(Fleet(*flags, score_s=score_s, silence_s=silence_s, decode=decode)) as fleet:
-        yield fleet
+    with until_stopped(SeveralProcesses(*flags, score_s=score_s, silence_s=silence_s, decode=decode)) as server:
+        yield server

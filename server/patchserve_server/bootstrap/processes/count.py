@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from patchserve_server.bootstrap.fleet.devices import devices_of
+from patchserve_server.bootstrap.processes.devices import devices_of
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.system.limits import available_cores

@@ -17,15 +17,15 @@ from typing import Any, Final
 from patchserve_server.access import Reloader
 from patchserve_server.access.addresses import is_unix_socket, listening_address
 from patchserve_server.bootstrap import composition
-from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
-from patchserve_server.bootstrap.fleet.devices import devices_of
-from patchserve_server.bootstrap.fleet.keeper import ChildKeeper
-from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
-from patchserve_server.bootstrap.fleet.ports import reserve_port
 from patchserve_server.bootstrap.lifecycle import ready_line, reload_on_hangup, stop_on_signals
 from patchserve_server.bootstrap.live_settings import LiveSettings, SettingsReloader
 from patchserve_server.bootstrap.metrics import collect_metrics
 from patchserve_server.bootstrap.process import set_log_level
+from patchserve_server.bootstrap.processes.assignment import Assignment, Ready
+from patchserve_server.bootstrap.processes.devices import devices_of
+from patchserve_server.bootstrap.processes.keeper import ChildKeeper
+from patchserve_server.bootstrap.processes.ledgers import open_ledgers
+from patchserve_server.bootstrap.processes.ports import reserve_port
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.config.changes import with_run_time_settings
@@ -39,7 +39,7 @@ _END_S: Final = 5.0  # more than the grace time: then what has not ended is kill
 _log = logging.getLogger(__name__)
 
 
-async def serve_fleet(
+async def serve_processes(
     live: LiveSettings, fronts: int, announce: Callable[[str], None], read_again: Callable[[], Settings]
 ) -> None:
     """Run the server as several processes until SIGTERM or SIGINT, then drain.
@@ -55,19 +55,19 @@ async def serve_fleet(
     """
     stop = stop_on_signals()
     with ExitStack() as resources:
-        fleet = _Fleet(live.now, fronts, resources)
+        processes = _Processes(live.now, fronts, resources)
         reloader = SettingsReloader(live, read_again)
         resources.callback(asyncio.create_task(reloader.run()).cancel)
-        reload_on_hangup(reloader.request, fleet.reload)
+        reload_on_hangup(reloader.request, processes.reload)
         live.on_change(set_log_level)
-        live.on_change(fleet.change)
+        live.on_change(processes.change)
         try:
-            await fleet.start(stop, announce)
+            await processes.start(stop, announce)
             if not stop.done():
                 await stop
             _log.info("Stopping: no new work after %.1f s, accepted work is finished", live.now.drain_delay_s)
         finally:
-            await fleet.stop(live.now.drain_delay_s + live.now.drain_grace_s + _END_S)
+            await processes.stop(live.now.drain_delay_s + live.now.drain_grace_s + _END_S)
         _log.info("Stopped")
 
 
@@ -75,7 +75,7 @@ async def _all_ready(children: Sequence[ChildKeeper]) -> list[Ready]:
     return [await child.ready for child in children]
 
 
-class _Fleet:
+class _Processes:
     def __init__(self, settings: Settings, fronts: int, resources: ExitStack) -> None:
         port = settings.port
         if not is_unix_socket(settings.host):

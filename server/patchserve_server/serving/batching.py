@@ -94,9 +94,14 @@ class Batcher:
         """
         result: asyncio.Future[BatchedScores] = asyncio.get_running_loop().create_future()
         work = current_work() if self._events.is_heard else None
-        self._queue.push(flow, _QueuedInput(scorer, scorer.batch_key, image, result, time.perf_counter(), work))
+        queued = _QueuedInput(scorer, scorer.batch_key, image, result, time.perf_counter(), work)
+        self._queue.push(flow, queued)
         self._dispatch()
-        return await result
+        try:
+            return await result
+        except asyncio.CancelledError:
+            self._queue.discard(flow, queued)  # its turn is given back, and others come: it must not keep its memory
+            raise
 
     def _dispatch(self) -> None:
         while self._free_workers and (key := self._next_key()) is not None:

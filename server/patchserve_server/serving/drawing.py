@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -10,9 +11,12 @@ from concurrent.futures import Executor
 from contextvars import Context
 from dataclasses import dataclass
 
+from patchserve_server.domain.jpeg_file import DeviceCodecError
 from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.domain.ports import Detector
 from patchserve_server.serving.fairness import FairQueue, FlowKey
+
+_log = logging.getLogger(__name__)
 
 _FULL_BATCH_PIXELS = 32 * 2**20  # of the images and of their overlays
 
@@ -90,17 +94,25 @@ class BatchedDrawing:
         started_s = time.perf_counter()
         self._started_s.add(started_s)
         drawings = [queued.drawing for queued in batch]
-        outcomes: Sequence[bytes | Exception]
         try:
-            outcomes = await asyncio.get_running_loop().run_in_executor(self._executor, self._detector.draw, drawings)
-        except Exception as error:  # noqa: BLE001 - each caller gets it
-            outcomes = [error] * len(batch)
+            outcomes = await asyncio.get_running_loop().run_in_executor(self._executor, self._draw, drawings)
         finally:
             self._started_s.discard(started_s)
             self._free_workers += 1
             self._dispatch()
         for queued, outcome in zip(batch, outcomes, strict=True):
             _deliver(queued.result, outcome)
+
+    def _draw(self, drawings: Sequence[OverlayDrawing]) -> Sequence[bytes | DeviceCodecError]:
+        """Whatever goes wrong on the device, the CPU can draw the same."""
+        try:
+            drawn = self._detector.draw(drawings)
+        except Exception as error:  # noqa: BLE001 - its callers have their overlays from the CPU
+            _log.exception("The device failed to draw")
+            return [DeviceCodecError(str(error) or type(error).__name__)] * len(drawings)
+        if len(drawn) != len(drawings):
+            return [DeviceCodecError(f"It drew {len(drawn)} of {len(drawings)} overlays.")] * len(drawings)
+        return drawn
 
 
 def _deliver(result: asyncio.Future[bytes], outcome: bytes | Exception) -> None:

@@ -165,7 +165,7 @@ class TorchCodec:
         try:
             overlay = self._lanes.own.painter.draw(upright(image, drawing.file.orientation), drawing)
             return torchcodec_calls.encode(overlay)
-        except RuntimeError as error:  # too little memory, or too large a side
+        except Exception as error:  # noqa: BLE001 - too little memory, or too large a side, for whoever does it
             return DeviceCodecError(torchcodec_calls.reason_of(error))
 
 

@@ -152,6 +152,18 @@ def test_a_file_that_does_not_fit_is_an_error_of_its_caller_only(
     assert not isinstance(part.scores, Exception)
 
 
+@pytest.mark.parametrize("failure", [RuntimeError("an illegal memory access"), MemoryError(), ValueError("a bug")])
+def test_a_codec_that_fails_costs_no_model_input_its_scores(
+    device: FakeDevice, codec: CountedCodec, references: References, failure: Exception
+) -> None:
+    (on_cpu, on_device), inputs = references[PLAIN], inputs_for(OPTIONS[PLAIN], [3])
+    codec.fails_with = failure
+    of_files, of_inputs = scored(device, [(on_device, files(1, 4)), (on_device, inputs)])
+    assert of_files.undecoded == {0, 1}
+    assert_equal(of_files.scores, [])
+    assert_equal(of_inputs.scores, on_cpu.score(inputs)[0])
+
+
 def test_a_detector_without_a_codec_says_that_it_takes_no_files(
     detector: PatchCoreDetector, references: References
 ) -> None:

@@ -90,7 +90,8 @@ class Painter:
         return self._sent(np.ascontiguousarray(colors[:, 0].T)).float()
 
     def _sent(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+        # What came over a link is read-only, and torch warns of that.
+        return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self._device)
 
 
 def _interpolated(planes: Tensor, size_px: tuple[int, int], mode: str) -> Tensor:

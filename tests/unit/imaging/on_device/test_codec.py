@@ -22,6 +22,7 @@ from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.overlay_drawing import OverlayDrawing
+from patchserve_server.fronts.codec_messages import drawing_from, drawing_message
 from patchserve_server.imaging import heat_levels
 from patchserve_server.imaging.decode import upright
 from patchserve_server.imaging.on_device import TorchCodec, codec, open_codec, torchcodec_calls
@@ -132,6 +133,19 @@ def test_overlays_are_jpeg_files_of_their_size(opened: TorchCodec, scale: Heatma
             image = Image.open(io.BytesIO(overlay))
             assert (image.format, image.size, image.mode) == ("JPEG", file.size_px, "RGB")
             assert np.asarray(image).std() > 20
+
+
+@pytest.mark.parametrize("scale", HeatmapScale)
+@pytest.mark.filterwarnings("error")
+def test_a_drawing_that_came_over_a_link_is_drawn_without_a_warning(opened: TorchCodec, scale: HeatmapScale) -> None:
+    drawing = drawing_from(*drawing_message(drawing_on(jpeg_file(card(1)), scale)))
+    assert not drawing.heat_levels.flags.writeable
+    torch.set_warn_always(True)
+    try:
+        (drawn,) = opened.draw([drawing])
+    finally:
+        torch.set_warn_always(False)
+    assert isinstance(drawn, bytes)
 
 
 def test_an_overlay_that_does_not_fit_in_the_memory_of_the_device_is_left_to_the_cpu(

@@ -26,6 +26,7 @@ from patchserve_server.domain.reference import (
 from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.backbone.devices import device_memory_errors, memory_of
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.codec import Codec
@@ -106,7 +107,10 @@ class PatchCoreDetector:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Runs one gray image through backbone and search, because their first run is slow; and so is the codec's."""
+        """Runs one gray image through backbone and search, because their first run is slow; and so is the codec's.
+
+        On a GPU all passes for images of the usual size are captured: no call waits for that later.
+        """
         if self._codec is not None:
             self._codec.warm_up()
         if self._backbone.bytes_per_reference(InputShape.square()):
@@ -115,6 +119,8 @@ class PatchCoreDetector:
         inputs = np.full((1, *shape.sides_px, 3), 128, np.uint8)
         runtime = self._backbone.runtime_for(inputs, _ignore_progress)
         pipeline = Pipeline.build(self._backbone.spec, runtime, shape, ReferenceOptions(), self._scoring_search)
+        if isinstance(runtime, DeviceRuntime):
+            runtime.warm_up(pipeline.tiling.tile_shape, pipeline.tiles_per_pass)
         patches = pipeline.embed(inputs)
         pipeline.score(patches, BankIndex.build(patches[0], product=self._search.product))
 

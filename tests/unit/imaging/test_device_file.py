@@ -254,7 +254,7 @@ def flat(*factors: int) -> bytes:
     data = bytearray(encoded(Image.new("RGB", (16, 8), (128, 128, 128)), subsampling=0))
     frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
     data[frame + 11 : frame + 11 + 3 * len(factors) : 3] = bytes(factors)
-    across, down = (8 * max(get(factor) for factor in factors) for get in (lambda f: f >> 4, lambda f: f & 15))
+    across, down = 8 * max(factor >> 4 for factor in factors), 8 * max(factor & 15 for factor in factors)
     no_change = ("001010", "0000", "0000")  # of luma and chroma: what a block without any change is, in standard tables
     unit = "".join(bits * (factor >> 4) * (factor & 15) for bits, factor in zip(no_change, factors, strict=True))
     bits = unit * (-(-16 // across) * -(-8 // down))

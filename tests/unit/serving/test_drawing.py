@@ -125,3 +125,11 @@ async def test_overlays_of_many_pixels_form_smaller_batches(
     bench.detector.drawing_gate.set()
     await asyncio.gather(*tasks)
     assert bench.detector.drawing_batches == [1, 2, 1]
+
+
+async def test_nobody_waits_for_a_pool_that_has_ended(pool: ThreadPoolExecutor) -> None:
+    bench = Bench(pool)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        await asyncio.wait_for(bench.drawing.draw(overlay(), FLOW), 10)
+    assert bench.drawing.longest_s == 0

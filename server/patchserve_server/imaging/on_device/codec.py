@@ -20,8 +20,8 @@ from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.imaging.on_device import torchcodec_calls
-from patchserve_server.imaging.on_device.check import decode_on_cpu, sample_files
 from patchserve_server.imaging.on_device.lanes import Lanes
+from patchserve_server.imaging.on_device.sample_files import decode_on_cpu, sample_files
 from patchserve_server.imaging.on_device.upright import upright
 from patchserve_server.imaging.resize_weights import bilinear
 

@@ -60,6 +60,14 @@ def test_after_the_warm_up_no_number_of_images_is_new(backbones: Backbones) -> N
     assert device.graphs.captured == captured
 
 
+def test_before_a_server_is_ready_all_passes_of_the_usual_size_are_captured(backbones: Backbones) -> None:
+    device = fake_device(backbones["efficientnet_lite2"])
+    device.detector.warm_up()
+    assert device.graphs.captured == len(SIZES)
+    device.runtime.warm_up(InputShape.square(), SIZES[-1])
+    assert device.graphs.captured == len(SIZES)
+
+
 def test_a_warm_up_for_few_images_captures_no_large_passes(backbones: Backbones) -> None:
     device = fake_device(backbones["efficientnet_lite2"])
     device.runtime.warm_up(SMALL, 1)

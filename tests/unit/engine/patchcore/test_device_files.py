@@ -22,7 +22,7 @@ from patchserve_server.domain.ports import ScoredPart, Scorer, ScorerInputs
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.imaging import to_model_input
-from patchserve_server.imaging.on_device.check import decode_on_cpu
+from patchserve_server.imaging.on_device.sample_files import decode_on_cpu
 
 pytest.importorskip("torchcodec")
 

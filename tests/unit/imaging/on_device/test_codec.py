@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -193,6 +194,13 @@ def test_a_device_that_is_full_when_threads_are_warmed_up_is_told_in_a_sentence(
     monkeypatch.setattr(torchcodec_calls, "decode", fail)
     with pytest.raises(StartupError, match=r"cannot decode on cpu \(Failed to create nvjpeg state: 5\).*free memory"):
         opened.warm_up()
+
+
+def test_decoding_leaves_the_filters_of_warnings_alone(opened: TorchCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the process, and threads decode at the same time."""
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    (pixels,) = opened.decode([jpeg_file(card(1))], SHAPE)
+    assert isinstance(pixels, Tensor)
 
 
 def test_samples_are_whole_images_as_both_decode_them(opened: TorchCodec) -> None:

@@ -34,7 +34,8 @@ class BatchWorkers:
     @property
     def longest_s(self) -> float:
         """How long the oldest of the running batches has been running; 0: there is none. Any thread may ask."""
-        return time.perf_counter() - min(self._started_s) if self._started_s else 0.0
+        now_s = time.perf_counter()
+        return now_s - min(self._started_s, default=now_s)
 
     def begin(self, batch: Batch) -> None:
         """Lets a free worker do this batch, in a task of no call: a batch is of several."""

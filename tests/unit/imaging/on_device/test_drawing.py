@@ -127,7 +127,9 @@ def test_less_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch, scale: Hea
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The largest float32 tensor that the device holds."""
 
-    values = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.values = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

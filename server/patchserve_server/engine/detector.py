@@ -27,7 +27,7 @@ from patchserve_server.domain.reference_options import ReferenceOptions, Referen
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
 from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
-from patchserve_server.engine.backbone.devices import device_memory_errors, memory_of
+from patchserve_server.engine.backbone.devices import device_memory_at_start, device_memory_errors, memory_of
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.codec import Codec
 from patchserve_server.engine.patchcore.bank_match import require_match
@@ -105,11 +105,15 @@ class PatchCoreDetector:
         step_px = self._backbone.spec.step_px
         return options.input.shape_for(size_px, step_px=step_px, default_side_px=options.profile.default_side_px)
 
+    @device_memory_at_start()
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Runs one gray image through backbone and search, because their first run is slow; and so is the codec's.
 
         On a GPU all passes for images of the usual size are captured: no call waits for that later.
+
+        Raises:
+            StartupError: the device has too little memory, or cannot decode.
         """
         if self._codec is not None:
             self._codec.warm_up()

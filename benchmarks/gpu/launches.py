@@ -169,7 +169,7 @@ def counted(kind: str, *, rows: int = 784, images: int = 1, references: int = 1)
 
 
 def main() -> None:
-    print("| references | images | rows | references | launches | operations | copies |\n|---|---|---|---|---|---|---|")
+    print("| kind | images | rows | references | launches | operations | copies |\n|---|---|---|---|---|---|---|")
     cases = [(kind, 784, images, 1) for kind in KINDS for images in (1, 32)]
     cases += [("NOTEBOOK", 75_000, 1, 1), ("NOTEBOOK", 75_000, 32, 1), ("NOTEBOOK", 784, 32, 8), ("PAPER", 784, 32, 8)]
     for kind, rows, images, references in cases:

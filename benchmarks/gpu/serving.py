@@ -131,7 +131,7 @@ def _mixed(served: Served, seconds: float) -> Measured:
         load_reference(served.address, reference_id)
     measured = _under_load(served, seconds, "scores", ids)
     one_per_s = served.scores_per_s
-    ratio, to = (measured.value / one_per_s, f"{one_per_s:,.0f}/s, one reference") if one_per_s else (None, "")
+    ratio, to = (measured.value / one_per_s, f"{one_per_s:,.0f}/s, with one reference") if one_per_s else (None, "")
     return Measured(measured.value, ratio=ratio, to=to, more=measured.more)
 
 

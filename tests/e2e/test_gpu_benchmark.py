@@ -12,7 +12,7 @@ from gpu.inputs import write_sent_images
 from gpu.options import Options, Scale
 from gpu.part import run_cases
 
-FLEET = Path(__file__).parents[1] / "fakes" / "fleet_parent.py"
+PARENT = Path(__file__).parents[1] / "fakes" / "parent_process.py"
 
 
 def test_every_case_of_a_server_runs(
@@ -20,7 +20,7 @@ def test_every_case_of_a_server_runs(
 ) -> None:
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", ":".join(str(root / each) for each in ("server", "protos/python", "benchmarks")))
-    monkeypatch.setattr(serving, "TRIAL", (str(FLEET),))
+    monkeypatch.setattr(serving, "TRIAL", (str(PARENT),))
     monkeypatch.setattr(serving, "OUTPUTS", {"cpu": ("scores", "PNG overlay")})
     scale = Scale(mixed=2, caller_processes=1, callers=2, warm_up_s=0)
     options = Options("served, decode cpu", str(tmp_path), "cpu", "fp32", 0, 2, "efficientnet_lite2", 10, scale)

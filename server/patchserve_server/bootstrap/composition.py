@@ -15,6 +15,7 @@ from patchserve_server.bootstrap.folders import measurements_folder, networks_fo
 from patchserve_server.bootstrap.limits import (
     Admissions,
     batch_size,
+    images_in_progress,
     open_admissions,
     server_limits,
 )
@@ -309,11 +310,9 @@ async def _open_outputs(live: LiveSettings, pools: Pools, resources: ExitStack) 
 
 
 def create_turns(settings: Settings, limits: ServerLimits, *, decode: str = "cpu") -> FairSemaphore:
-    """How many images are processed at once. `decode`: where, as `DetectorInfo.decode`."""
-    # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
-    # clients that have none of these turns. A device that draws has one more batch of them.
-    batches = 3 if decode == "device" else 2
-    return FairSemaphore(batches * limits.max_batch_size + 2 * settings.threads, reserved=limits.max_batch_size)
+    """How many images are processed at once; and a batch more, of clients that have none of these turns."""
+    in_progress = images_in_progress(settings, limits.max_batch_size, decode=decode)
+    return FairSemaphore(in_progress, reserved=limits.max_batch_size)
 
 
 def create_inspector(

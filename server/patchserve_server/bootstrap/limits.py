@@ -68,6 +68,16 @@ def batch_size(settings: Settings, device: str) -> int:
     )
 
 
+def images_in_progress(settings: Settings, max_batch_size: int, *, decode: str) -> int:
+    """How many images are processed at once. `decode`: where, as `DetectorInfo.decode`.
+
+    Enough for the running batch, the next one, and the threads that decode and draw. A device that draws has one more
+    batch of them.
+    """
+    batches = 3 if decode == "device" else 2
+    return batches * max_batch_size + 2 * settings.threads
+
+
 def server_limits(settings: Settings, admissions: Admissions, *, max_batch_size: int) -> ServerLimits:
     return ServerLimits(
         max_image_bytes=settings.max_image_mib * MIB,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import AnomalyMap
@@ -62,7 +62,11 @@ class RawScores:
     """The distances of one image to a bank, before any threshold."""
 
     image_score: float
-    anomaly_map: AnomalyMap  # (H, W) float32, NaN outside the region of interest
+    anomaly_map: AnomalyMap  # (H, W) float32, NaN outside the region of interest; may be a view into those of a batch
+
+    def alone(self) -> RawScores:
+        """The same, to be kept: it does not hold the maps of other images."""
+        return self if self.anomaly_map.base is None else replace(self, anomaly_map=self.anomaly_map.copy())
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,11 @@ class Codec(Protocol):
         """The JPEG file of each overlay; an error where it cannot be drawn."""
 
     def warm_up(self) -> None:
-        """Decodes and draws once in as many threads as will do so: the first time takes a third of a second."""
+        """Decodes and draws once in as many threads as will do so: the first time takes a third of a second.
+
+        Raises:
+            StartupError: the device cannot do so.
+        """
 
     def samples(self, shape: InputShape) -> tuple[ModelInputs, ModelInputs]:
         """JPEG files of this size (N, H, W, 3), two or more, as the CPU decodes them and as the device does."""

@@ -26,7 +26,8 @@ from patchserve_server.domain.reference import (
 from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
-from patchserve_server.engine.backbone.devices import device_memory_errors, memory_of
+from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
+from patchserve_server.engine.backbone.devices import device_memory_at_start, device_memory_errors, memory_of
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.codec import Codec
 from patchserve_server.engine.patchcore.bank_match import require_match
@@ -104,9 +105,16 @@ class PatchCoreDetector:
         step_px = self._backbone.spec.step_px
         return options.input.shape_for(size_px, step_px=step_px, default_side_px=options.profile.default_side_px)
 
+    @device_memory_at_start()
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Runs one gray image through backbone and search, because their first run is slow; and so is the codec's."""
+        """Runs one gray image through backbone and search, because their first run is slow; and so is the codec's.
+
+        On a GPU all passes for images of the usual size are captured: no call waits for that later.
+
+        Raises:
+            StartupError: the device has too little memory, or cannot decode.
+        """
         if self._codec is not None:
             self._codec.warm_up()
         if self._backbone.bytes_per_reference(InputShape.square()):
@@ -115,6 +123,8 @@ class PatchCoreDetector:
         inputs = np.full((1, *shape.sides_px, 3), 128, np.uint8)
         runtime = self._backbone.runtime_for(inputs, _ignore_progress)
         pipeline = Pipeline.build(self._backbone.spec, runtime, shape, ReferenceOptions(), self._scoring_search)
+        if isinstance(runtime, DeviceRuntime):
+            runtime.warm_up(pipeline.tiling.tile_shape, pipeline.tiles_per_pass)
         patches = pipeline.embed(inputs)
         pipeline.score(patches, BankIndex.build(patches[0], product=self._search.product))
 

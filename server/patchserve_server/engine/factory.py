@@ -8,7 +8,7 @@ import torch
 
 from patchserve_server.engine.backbone.backbone import Backbone, SharedBackbone
 from patchserve_server.engine.backbone.device_precision import on_device
-from patchserve_server.engine.backbone.devices import resolve_device
+from patchserve_server.engine.backbone.devices import device_memory_at_start, resolve_device
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.runtime import FP32
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
@@ -20,6 +20,7 @@ from patchserve_server.engine.measurements import Measurements
 from patchserve_server.engine.search.search_choice import choose_search
 
 
+@device_memory_at_start()
 def create_detector(
     *,
     backbone: str,
@@ -51,8 +52,8 @@ def create_detector(
         codec: opens the codec of the device, so that the detector takes JPEG files; None: it does not.
 
     Raises:
-        StartupError: the backbone, the device, the precision or the codec is not available, or the weights cannot be
-            used.
+        StartupError: the backbone, the device, the precision or the codec is not available, the weights cannot be
+            used, or the device has too little memory.
     """
     if threads is not None:
         torch.set_num_threads(threads)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from patchserve_server.domain.call_events import Face, RelayedCall, current_call
@@ -116,7 +117,7 @@ class Link:
         elif "n" in head:
             number: int = head["n"]
             task = self._answering[number] = asyncio.create_task(self._answer(number, head, body))
-            task.add_done_callback(lambda _: self._answering.pop(number, None))
+            task.add_done_callback(partial(self._end_answer, number))
         elif "ping" in head:
             self.connection.send({"pong": None})
         elif "cancel" in head:
@@ -135,6 +136,11 @@ class Link:
             waiting.set_exception(error_from_json(head["error"]))
         else:
             waiting.set_result((head, body))
+
+    def _end_answer(self, number: int, task: asyncio.Task[None]) -> None:
+        self._answering.pop(number, None)
+        if task.cancelled():  # before it had begun: the other side waits for an answer all the same
+            self.connection.send({"re": number})
 
     async def _answer(self, number: int, request: Head, body: bytes) -> None:
         answer: tuple[Head, Body] = {}, b""

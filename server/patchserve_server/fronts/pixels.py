@@ -1,4 +1,4 @@
-"""Memory that a front and its engine share for pixels: model inputs one way, anomaly maps back in the same slot."""
+"""Memory that a front and its engine share: model inputs or files one way, anomaly maps back in the same slot."""
 
 from __future__ import annotations
 

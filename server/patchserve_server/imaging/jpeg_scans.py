@@ -1,4 +1,4 @@
-"""The scans of a progressive JPEG: each adds some bits of some coefficients, so a file may end after any of them."""
+"""The scans of a JPEG: each adds a component, or some bits of some coefficients. A file may end after any of them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ def has_all_scans(data: bytes) -> bool:
         UndecodableImageError: there are too many segments.
     """
     missing_bits: dict[int, list[int]] = {}  # of each coefficient, by component
+    missing_components = set[int]()  # of a file whose scans have all bits of their components
     for marker, _, body in segments(data):
         if marker in SEQUENTIAL:
-            return True
-        if marker == PROGRESSIVE:
+            missing_components |= set(body[6::3])
+        elif marker in PROGRESSIVE:
             missing_bits = {component: [_ALL_BITS] * _COEFFICIENTS for component in body[6::3]}
+        elif marker == SCAN and missing_components:
+            missing_components -= set(body[1:-3:2])
+            if not missing_components:  # what follows is not read: it is long
+                return True
         elif marker == SCAN:
             first, last, bits = body[-3:]
             for component in body[1:-3:2]:
                 missing_bits[component][first : last + 1] = [bits & 0x0F] * (last + 1 - first)
-    return not any(any(coefficients) for coefficients in missing_bits.values())
+    return not missing_components and not any(any(coefficients) for coefficients in missing_bits.values())

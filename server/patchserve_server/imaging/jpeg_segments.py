@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from patchserve_server.domain.errors import UndecodableImageError
 
-SEQUENTIAL: Final = (0xC0, 0xC1)
-PROGRESSIVE: Final = 0xC2
+SEQUENTIAL: Final = (0xC0, 0xC1, 0xC9)  # the last one: with arithmetic coding
+PROGRESSIVE: Final = (0xC2, 0xCA)  # the same
 SCAN: Final = 0xDA
 _END: Final = 0xD9
 _METADATA: Final = frozenset([*range(0xE0, 0xF0), 0xFE])  # of applications, and comments

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from patchserve_server.bootstrap.composition import create_drawing
-from patchserve_server.bootstrap.limits import MIB, batch_size
+from patchserve_server.bootstrap.limits import MIB, batch_size, images_in_progress
 from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, open_pools
 from patchserve_server.config import Settings
 from patchserve_server.domain.drift import Drift
@@ -65,7 +65,7 @@ def open_inspector(work: Work, reference: Reference, results: Results) -> Iterat
         reading = ThreadPoolExecutor(_READERS, thread_name_prefix="reading")
         resources.callback(reading.shutdown, wait=False, cancel_futures=True)
         largest_batch = batch_size(settings, detector.info.device)
-        in_progress = 2 * largest_batch + 2 * settings.threads  # as many as a server decodes
+        in_progress = images_in_progress(settings, largest_batch, decode=detector.info.decode)
         overlays = OverlayFiles(options, results, pools.images, pools.outputs)
         inspector = LocalInspector(
             LocalScoring(

@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -19,12 +19,12 @@ from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.ports import Detector, ScoredPart, Scorer, ScorerInputs, ScoringTimes
 from patchserve_server.domain.work_events import BatchScored
+from patchserve_server.serving.batch_workers import BatchWorkers
 from patchserve_server.serving.fairness import FairQueue, FlowKey
 
 _FULL_BATCH_BYTES = 16 * 2**20
-_FULL_BATCH_PIXELS = (
-    128 * 2**20
-)  # of files. A device decodes some at a time: more would take too long, not too much room
+_FULL_BATCH_PIXELS = 128 * 2**20
+"""Of files. A device decodes some of them at a time: more would not take too much memory, but too long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,13 +67,11 @@ class Batcher:
     ) -> None:
         self._detector = detector
         self._executor = executor
-        self._free_workers = workers
+        self._workers = BatchWorkers(workers, self._dispatch)
         self._max_batch_size = max_batch_size
         self._max_queue_delay_s = max_queue_delay_s
         self._wake_up: asyncio.TimerHandle | None = None
         self._queue: FairQueue[_QueuedInput] = FairQueue()
-        self._batches: set[asyncio.Task[None]] = set()
-        self._started_s: set[float] = set()  # of the batches that are being scored
         self._events = events
 
     @property
@@ -84,7 +82,7 @@ class Batcher:
     @property
     def longest_s(self) -> float:
         """How long the oldest of the batches that are being scored has been scored; 0: there is none."""
-        return time.perf_counter() - min(self._started_s) if self._started_s else 0.0
+        return self._workers.longest_s
 
     async def score(self, scorer: Scorer, image: ModelInputs | JpegFile, flow: FlowKey) -> BatchedScores:
         """The raw scores of one model input, (H, W, 3) uint8, or of a file.
@@ -94,19 +92,20 @@ class Batcher:
         """
         result: asyncio.Future[BatchedScores] = asyncio.get_running_loop().create_future()
         work = current_work() if self._events.is_heard else None
-        self._queue.push(flow, _QueuedInput(scorer, scorer.batch_key, image, result, time.perf_counter(), work))
+        queued = _QueuedInput(scorer, scorer.batch_key, image, result, time.perf_counter(), work)
+        self._queue.push(flow, queued)
         self._dispatch()
-        return await result
+        try:
+            return await result
+        except asyncio.CancelledError:
+            self._queue.discard(flow, queued)  # its turn is given back, and others come: it must not keep its memory
+            raise
 
     def _dispatch(self) -> None:
-        while self._free_workers and (key := self._next_key()) is not None:
+        while not self._workers.are_busy and (key := self._next_key()) is not None:
             if self._waits_for_more(key):
                 return
-            self._free_workers -= 1
-            # Of no call: it has images of several.
-            task = asyncio.create_task(self._run(self._take_batch(key)), context=Context())
-            self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
+            self._workers.begin(partial(self._run, self._take_batch(key)))
 
     def _next_key(self) -> str | None:
         """The batch key of the image whose turn it is. Removes images before it whose caller has left."""
@@ -143,10 +142,8 @@ class Batcher:
                 break
         return batch
 
-    async def _run(self, batch: list[_QueuedInput]) -> None:
-        loop, started_s = asyncio.get_running_loop(), time.perf_counter()
-        parts, failed = _by_scorer(batch), False
-        self._started_s.add(started_s)
+    async def _run(self, batch: list[_QueuedInput], started_s: float) -> None:
+        loop, parts, failed = asyncio.get_running_loop(), _by_scorer(batch), False
 
         def score() -> None:
             inputs = [(part[0].scorer, _inputs_of(part)) for part in parts]
@@ -160,13 +157,9 @@ class Batcher:
             _fail(batch, error)
         else:
             _fail(batch, RuntimeError("The detector gave no scores."))  # has no effect on those that have some
-        finally:
-            self._started_s.discard(started_s)
-            self._free_workers += 1
-            self._dispatch()
-            if self._events.is_heard:
-                works, duration_s = tuple(entry.work for entry in batch), time.perf_counter() - started_s
-                self._events.batch_scored(BatchScored(works, len(parts), started_s, duration_s, failed))
+        if self._events.is_heard:
+            works, duration_s = tuple(entry.work for entry in batch), time.perf_counter() - started_s
+            self._events.batch_scored(BatchScored(works, len(parts), started_s, duration_s, failed))
 
 
 def _by_scorer(batch: Sequence[_QueuedInput]) -> list[list[_QueuedInput]]:

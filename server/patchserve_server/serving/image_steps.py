@@ -147,14 +147,15 @@ class ImageSteps:
     ) -> InspectedImage[T]:
         info, options, log = request.info, request.options, request.log
         started_s = log.enter(Stage.RENDER)
+        raw = scores.raw.alone()  # whoever hears of it may keep it
         if drawn is None:
-            judged, overlay = self._local.judge(scores.raw, request.thresholds, prepared.size_px, options), None
+            judged, overlay = self._local.judge(raw, request.thresholds, prepared.size_px, options), None
         else:
             judged, overlay = drawn.judged, drawn.overlay
         if prepared.canvas is not None:
-            overlay = self._local.draw(prepared.canvas, scores.raw, judged, options, log)
+            overlay = self._local.draw(prepared.canvas, raw, judged, options, log)
         elif options.overlay and overlay is None:
-            overlay = self._local.overlay_of(request.image, request.shape, scores.raw, request.thresholds, options)
+            overlay = self._local.overlay_of(request.image, request.shape, raw, request.thresholds, options)
         log.enter(Stage.ENCODE)
         inspection = Inspection(
             reference_id=info.reference_id,
@@ -163,7 +164,7 @@ class ImageSteps:
             source_size_px=prepared.size_px,
             regions=judged.regions,
             overlay=overlay,
-            score_map=scores.raw.anomaly_map if options.score_map else None,
+            score_map=raw.anomaly_map if options.score_map else None,
             timing=Timing(
                 queue_ms=1000 * log.waited_s,
                 decode_ms=1000 * log.took_s(Stage.DECODE),
@@ -174,7 +175,7 @@ class ImageSteps:
             ),
         )
         small_image = self._local.small_image(request.image, prepared)
-        inspected = InspectedImage(inspection, request.answer(inspection), scores.raw, small_image)
+        inspected = InspectedImage(inspection, request.answer(inspection), raw, small_image)
         log.enter(None)
         return inspected
 

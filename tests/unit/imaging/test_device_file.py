@@ -20,6 +20,7 @@ from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.imaging import ImageLimits, decode_image, device_file
 from patchserve_server.imaging.decode import upright
 from patchserve_server.imaging.device_file import MAX_DEVICE_PIXELS
+from patchserve_server.imaging.jpeg_segments import segments
 
 LIMITS = ImageLimits()
 NOTE = b"taken in hall 7"
@@ -73,7 +74,7 @@ def test_its_pixels_are_those_of_the_image(
     image = noise(*size_px).convert("L" if gray else "RGB")
     data = encoded(
         image,
-        subsampling=subsampling,
+        subsampling=0 if gray else subsampling,
         progressive=progressive,
         restart_marker_blocks=restarts,
         exif=oriented(orientation),
@@ -142,7 +143,53 @@ def with_sampling(sampling: int) -> bytes:
     return changed_frame(change)
 
 
+def rebuilt(data: bytes, change: Callable[[int, bytes], bytes]) -> bytes:
+    """The file, with something else for each segment before its end."""
+    *found, end = segments(data)
+    stops = [following.start for following in [*found[1:], end]]
+    parts = [
+        change(marker, body) + data[start + 4 + len(body) : stop]
+        for (marker, start, body), stop in zip(found, stops, strict=True)
+    ]
+    return b"".join([data[:2], *parts, data[end.start :]])
+
+
+def in_16_bits(marker: int, body: bytes) -> bytes:
+    if marker != 0xDB:
+        return segment(marker, body)
+    values = b"".join(bytes([0, value]) for value in body[1:65])
+    return segment(marker, bytes([0x10 | body[0]]) + values)
+
+
+def without_huffman_tables(marker: int, body: bytes) -> bytes:
+    return b"" if marker == 0xC4 else segment(marker, body)
+
+
+def in_scans(*components: int, mark: bytes = b"") -> bytes:
+    """A baseline file with a scan for each of these components, all of which it should have; `mark` ends each scan."""
+    gray = [encoded(noise(seed=seed).convert("L")) for seed in range(3)]
+    *header, scan, end = segments(gray[0])
+    pixels = [data[scan.start + 4 + len(scan.body) : -2] for data in gray]
+    frame = next(each.body for each in header if each.marker == 0xC0)
+    data = gray[0][:2] + b"".join(segment(each.marker, each.body) for each in header if each.marker in (0xDB, 0xC4))
+    data += segment(0xC0, frame[:5] + b"\3" + b"".join(bytes([id_, 0x11, 0]) for id_ in (1, 2, 3)))
+    scans = [segment(0xDA, bytes([1, each, 0, 0, 63, 0])) + pixels[each - 1] + mark for each in components]
+    return data + b"".join(scans) + gray[0][end.start :]
+
+
 OTHERS = {
+    "tables with 16 bits": rebuilt(encoded(noise()), in_16_bits),
+    "no Huffman tables": rebuilt(
+        encoded(noise()), lambda marker, body: b"" if marker == 0xC4 else segment(marker, body)
+    ),
+    "other tables after a scan": inserted(0xDA, 0xDB, bytes([0]) + bytes([50] * 64)),
+    "a component in two scans": in_scans(1, 2, 3, 1),
+    "fill bytes in a scan": in_scans(1, 2, 3, mark=b"\xff\xff"),
+    "thousands of restart markers": encoded(noise())[:-2] + b"\xff\xd0" * 2**17 + b"\xff\xd9",
+    "gray with sampling factors": rebuilt(
+        encoded(noise().convert("L")),
+        lambda marker, body: segment(marker, body[:7] + b"\x22" + body[8:] if marker == 0xC0 else body),
+    ),
     "PNG": encoded(noise(), "PNG"),
     "no bytes": b"",
     "CMYK": encoded(noise().convert("CMYK")),
@@ -180,9 +227,57 @@ def test_limits_are_checked_and_named_as_ever() -> None:
         assert str(caught.value) == str(expected.value)
 
 
+def test_a_baseline_file_may_have_a_scan_for_each_component() -> None:
+    for order in ((1, 2, 3), (3, 1, 2)):
+        file = file_of(in_scans(*order))
+        assert file is not None
+        np.testing.assert_array_equal(device_pixels(file), np.asarray(decode_image(in_scans(*order), LIMITS)))
+
+
+@pytest.mark.parametrize("components", [(1,), (1, 2), (2, 3)])
+def test_a_file_that_lacks_a_component_is_refused(components: tuple[int, ...]) -> None:
+    for read in (file_of, lambda data: decode_image(data, LIMITS)):
+        with pytest.raises(UndecodableImageError, match="lacks some of its scans"):
+            read(in_scans(*components))
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_file_that_is_not_whole_is_refused(progressive: bool) -> None:
     data = encoded(noise(), progressive=progressive)
     for share in (0.5, 0.9):
         with pytest.raises(UndecodableImageError, match="truncated"):
             file_of(data[: int(share * len(data))])
+
+
+def flat(*factors: int) -> bytes:
+    """A gray image of 16 x 8 pixels, in a layout that no encoder of ours writes: with these sampling factors."""
+    data = bytearray(encoded(Image.new("RGB", (16, 8), (128, 128, 128)), subsampling=0))
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    data[frame + 11 : frame + 11 + 3 * len(factors) : 3] = bytes(factors)
+    across, down = 8 * max(factor >> 4 for factor in factors), 8 * max(factor & 15 for factor in factors)
+    no_change = ("001010", "0000", "0000")  # of luma and chroma: what a block without any change is, in standard tables
+    unit = "".join(bits * (factor >> 4) * (factor & 15) for bits, factor in zip(no_change, factors, strict=True))
+    bits = unit * (-(-16 // across) * -(-8 // down))
+    bits += "1" * (-len(bits) % 8)
+    pixels = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return bytes(data[: scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")]) + pixels + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("factors", "is_for_device"),
+    [
+        ((0x11, 0x11, 0x11), True),
+        ((0x21, 0x11, 0x11), True),
+        ((0x22, 0x11, 0x11), True),
+        ((0x41, 0x11, 0x11), True),
+        ((0x21, 0x21, 0x21), False),
+        ((0x12, 0x12, 0x12), False),
+        ((0x22, 0x12, 0x12), False),
+        ((0x22, 0x21, 0x21), False),
+    ],
+)
+def test_the_same_layout_in_other_factors_is_not_for_a_device(factors: tuple[int, ...], is_for_device: bool) -> None:
+    """They are the same pixels for libjpeg. What else reads them may not know them, at the cost of a whole batch."""
+    data = flat(*factors)
+    assert (np.asarray(decode_image(data, LIMITS)) == 128).all()
+    assert (file_of(data) is not None) == is_for_device

@@ -46,6 +46,26 @@ async def wait_for_batches(detector: FakeDetector, count: int) -> None:
     await until(lambda: len(detector.batches) >= count)
 
 
+async def test_an_image_whose_caller_has_left_is_not_kept(pool: ThreadPoolExecutor) -> None:
+    """Its turn is given back: callers who leave and come again must not fill the memory while a batch takes long."""
+    detector = FakeDetector(decode="device")
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=3, max_queue_delay_s=0)
+    target = scorer(reference(level=100))
+    detector.gate.clear()
+    held = asyncio.create_task(batcher.score(target, gray_file(100), FLOW))
+    await wait_for_batches(detector, 1)
+    left = [asyncio.create_task(batcher.score(target, gray_file(level), FLOW)) for level in range(5)]
+    kept = asyncio.create_task(batcher.score(target, gray_file(110), FLOW))
+    await until(lambda: batcher.waiting == 6)
+    for call in left:
+        call.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    assert batcher.waiting == 1
+    detector.gate.set()
+    assert (await held).raw.image_score == 0
+    assert (await kept).raw.image_score == 10
+
+
 async def test_waiting_images_are_scored_in_one_batch(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(detector, pool, workers=1, max_batch_size=3, max_queue_delay_s=0)

@@ -97,17 +97,22 @@ async def test_what_the_device_cannot_draw_costs_no_other_overlay(pool: ThreadPo
     assert outcomes[::2] == [drawings[0].file.data, drawings[2].file.data]
 
 
-async def test_a_failure_affects_only_its_own_batch(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [RuntimeError("boom"), MemoryError(), None])
+async def test_what_the_device_fails_to_draw_is_for_the_cpu(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+) -> None:
     bench = Bench(pool)
     draw = bench.detector.draw
 
     def fail_once(drawings: Sequence[OverlayDrawing]) -> Sequence[bytes | DeviceCodecError]:
         monkeypatch.setattr(bench.detector, "draw", draw)
-        raise RuntimeError("boom")
+        if failure is None:  # it forgets the last one
+            return draw(drawings)[:-1]
+        raise failure
 
     monkeypatch.setattr(bench.detector, "draw", fail_once)
-    with pytest.raises(RuntimeError, match="boom"):
-        await bench.drawing.draw(overlay(), FLOW)
+    with pytest.raises(DeviceCodecError):
+        await asyncio.wait_for(bench.drawing.draw(overlay(), FLOW), 10)
     assert await bench.drawing.draw(overlay(), FLOW)
 
 
@@ -120,3 +125,11 @@ async def test_overlays_of_many_pixels_form_smaller_batches(
     bench.detector.drawing_gate.set()
     await asyncio.gather(*tasks)
     assert bench.detector.drawing_batches == [1, 2, 1]
+
+
+async def test_nobody_waits_for_a_pool_that_has_ended(pool: ThreadPoolExecutor) -> None:
+    bench = Bench(pool)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        await asyncio.wait_for(bench.drawing.draw(overlay(), FLOW), 10)
+    assert bench.drawing.longest_s == 0

@@ -8,7 +8,7 @@ import gc
 import io
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -19,14 +19,16 @@ import pytest
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png, open_reference, reference
 from fakes.images import encoded, noise
-from fakes.waiting import until
+from fakes.waiting import settle, until
+from numpy.typing import NDArray
 from PIL import Image
 
 from patchserve_server import imaging
 from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError, UndecodableImageError
 from patchserve_server.domain.events import NOBODY, Events, ImageInspected, InspectionFailed, Origin
 from patchserve_server.domain.images import SentImage
-from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
+from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat, RawScores
+from patchserve_server.domain.ports import ScoredPart, Scorer, ScorerInputs
 from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
@@ -236,6 +238,37 @@ async def test_what_is_told_draws_an_image_without_keeping_its_batch() -> None:
     gc.collect()
     assert alive() is None
     assert draw(SentImage(RawFrame(own))).size_px == (8, 8)
+
+
+class MapsOfABatch(FakeDetector):
+    """Its maps are views into those of a whole batch, as they come from a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: list[weakref.ref[NDArray[np.float32]]] = []
+
+    def score_batch(self, batch: Sequence[tuple[Scorer, ScorerInputs]]) -> Iterator[ScoredPart]:
+        for part in super().score_batch(batch):
+            assert not isinstance(part.scores, Exception)
+            maps = np.stack([raw.anomaly_map for raw in part.scores])
+            self.alive.append(weakref.ref(maps))
+            yield replace(
+                part, scores=[RawScores(raw.image_score, one) for raw, one in zip(part.scores, maps, strict=True)]
+            )
+
+
+async def test_what_is_told_does_not_keep_the_maps_of_its_batch() -> None:
+    heard, detector = Heard(), MapsOfABatch()
+    async with inspector(events=heard, detector=detector) as local:
+        options = OutputOptions(score_map=True)
+        inspection = await local.inspect(open_reference(reference(level=100)), SentImage(gray_png(90)), options, FLOW)
+    event = heard.inspections.pop()
+    await settle()  # the batch itself has ended
+    gc.collect()
+    assert [maps() is None for maps in detector.alive] == [True]
+    assert inspection.score_map is not None
+    assert event.map_bytes == inspection.score_map.nbytes
+    assert event.draw_thumbnail()
 
 
 async def test_a_frame_is_told_as_a_frame_and_a_failure_with_its_reason() -> None:

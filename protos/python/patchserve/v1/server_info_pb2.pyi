@@ -272,8 +272,8 @@ class GetServerInfoResponse(_message.Message):
     search_threads: _builtins.int
     """The number of threads of a search."""
     decode: _builtins.str
-    """Where images are decoded: "cpu", or "device" for JPEGs on the device in use (--decode device), whose pixels differ by a level
-    or two; other images on the CPU. Empty: the server is older, and its CPU decodes.
+    """Where images are decoded: "cpu", or "device" for JPEGs on the device in use (--decode device), whose pixels differ, mostly
+    by a level or two; other images on the CPU. Empty: the server is older, and its CPU decodes.
     """
     @_builtins.property
     def limits(self) -> Global___Limits:

@@ -56,6 +56,19 @@ def device_memory_errors() -> Iterator[None]:
         raise memory_error(error) from None
 
 
+@contextmanager
+def device_memory_at_start() -> Iterator[None]:
+    """The same while the server starts.
+
+    Raises:
+        StartupError: an allocation failed in the block.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise StartupError(memory_error(error).message) from None
+
+
 def memory_error(error: torch.OutOfMemoryError) -> MemoryBudgetError:
     """The same for an error that was kept."""
     with suppress(RuntimeError):  # torch refuses to free anything while another thread captures a graph

@@ -7,6 +7,7 @@ What a batch contains never decides what is launched. So the device always has w
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from patchserve_server.engine.patchcore.device_outcome import Outcome, Searched
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.search.bank_index import BankIndex
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -176,7 +179,13 @@ class _DevicePass:
     def _decoded(self, files: Sequence[JpegFile], shape: InputShape) -> Sequence[Tensor | DeviceCodecError]:
         if self._codec is None:
             raise TypeError("This detector takes model inputs, and no files.")
-        return self._codec.decode(files, shape)
+        try:
+            return self._codec.decode(files, shape)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the CPU decodes these files, and the others go on
+            _log.exception("The device failed to decode")
+            return [DeviceCodecError(str(error) or type(error).__name__)] * len(files)
 
     def _send(self, runtime: DeviceRuntime) -> None:
         """Copies the images whose first tiles these are."""

@@ -145,7 +145,17 @@ def search_on_device(queries: Tensor, bank: DeviceIndex, k: int, near: NearPlace
     )
 
 
+def _search_all(queries: Tensor, bank: DeviceIndex, k: int) -> DeviceNeighbors:
+    """All rows are candidates, also of queries that are too far away for ranks in float16."""
+    rows = torch.arange(len(bank.index), device=queries.device).expand(len(queries), -1)
+    distances, nearest = _distances(queries, bank.index.patches, rows).sort(dim=1, stable=True)
+    # There are no others, and only the squares may be too small or too large.
+    return DeviceNeighbors(distances[:, :k], nearest[:, :k], bank.bound.has_wrong_squares(distances[:, k - 1]))
+
+
 def _search(queries: Tensor, bank: DeviceIndex, k: int, count: int, near: NearPlaces | None) -> DeviceNeighbors:
+    if count == len(bank.index) and near is None:
+        return _search_all(queries, bank, k)
     index, dim = bank.index, queries.shape[1]
     scaled = torch.addcmul(bank.offset, queries, bank.scale)
     rounded = scaled.new_empty((len(queries), bank.rounded.shape[1]), dtype=torch.float16)
@@ -163,8 +173,6 @@ def _search(queries: Tensor, bank: DeviceIndex, k: int, count: int, near: NearPl
     distances, nearest = exact[:, :k], present.gather(1, order[:, :k])
     if near is not None:
         nearest = nearest.masked_fill_(distances == torch.inf, -1)
-    if count == len(index) and near is None:  # there are no others, and only the squares may be too small or too large
-        return DeviceNeighbors(distances, nearest, bank.bound.has_wrong_squares(distances[:, -1]))
     # All other rows are at least as far away as the last candidate may be; without others, that is infinitely far.
     residuals = torch.linalg.vector_norm(scaled - rounded[:, :dim], dim=1)
     lowest = bank.bound.lowest_of_others(ranks[:, -1], torch.linalg.vector_norm(scaled, dim=1), residuals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from threading import Barrier
 from typing import Final
@@ -19,8 +20,8 @@ from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.imaging.on_device import torchcodec_calls
-from patchserve_server.imaging.on_device.check import decode_on_cpu, sample_files
 from patchserve_server.imaging.on_device.lanes import Lanes
+from patchserve_server.imaging.on_device.sample_files import decode_on_cpu, sample_files
 from patchserve_server.imaging.on_device.upright import upright
 from patchserve_server.imaging.resize_weights import bilinear
 
@@ -28,6 +29,7 @@ MAX_DECODED_BYTES: Final = 2**27
 """Files are decoded in parts of at most so many bytes of pixels; a larger one alone."""
 _WARMED_THREADS: Final = 4  # two score, and two draw
 _WARM_UP_TIMEOUT_S: Final = 120.0
+_MAX_FAILURES: Final = 3  # of files that are decoded together
 _CHANNELS: Final = 3
 
 
@@ -43,15 +45,22 @@ def open_codec(device: torch.device) -> TorchCodec:
             "why a GPU cannot be used."
         )
     torchcodec_calls.import_torchcodec()
-    try:
+    with _starting(device):
         codec = TorchCodec(device)
         codec.try_out()
+    return codec
+
+
+@contextmanager
+def _starting(device: torch.device) -> Iterator[None]:
+    """Says why the server cannot start, if the device does not decode in the block."""
+    try:
+        yield
     except (DeviceCodecError, RuntimeError) as error:
         raise StartupError(
-            f"--decode device: torchcodec cannot decode on {device} ({error}). Install the "
-            "torchcodec that is built for CUDA and for this torch, or use --decode cpu."
+            f"--decode device: torchcodec cannot decode on {device} ({torchcodec_calls.reason_of(error)}). It must be "
+            "built for CUDA and for this torch, and the device needs free memory. Or use --decode cpu."
         ) from error
-    return codec
 
 
 class TorchCodec:
@@ -92,7 +101,7 @@ class TorchCodec:
             begun.wait(_WARM_UP_TIMEOUT_S)
             self.try_out()
 
-        with ThreadPoolExecutor(_WARMED_THREADS) as pool:
+        with _starting(self._device), ThreadPoolExecutor(_WARMED_THREADS) as pool:
             for running in [pool.submit(run) for _ in range(_WARMED_THREADS)]:
                 running.result()
 
@@ -128,8 +137,22 @@ class TorchCodec:
         except RuntimeError as error:  # of one file, for all of them
             if len(files) == 1:
                 return [DeviceCodecError(torchcodec_calls.reason_of(error))]
-            return [one for file in files for one in self._decoded([file])]
+            return self._decoded_alone(files)
         return [_checked(pixels, file) for pixels, file in zip(decoded, files, strict=True)]
+
+    def _decoded_alone(self, files: Sequence[JpegFile]) -> list[Tensor | DeviceCodecError]:
+        """The same, file by file. With each error the library drops its decoder, and the next one takes long to make.
+
+        So nobody's files may cause many of them: after a few, what is left is for the CPU.
+        """
+        found, failures = list[Tensor | DeviceCodecError](), 0
+        for file in files:
+            if failures == _MAX_FAILURES:
+                found.append(DeviceCodecError("Too many files beside it cannot be decoded."))
+                continue
+            found += self._decoded([file])
+            failures += isinstance(found[-1], DeviceCodecError)
+        return found
 
     def _drawn(self, drawings: Sequence[OverlayDrawing]) -> list[Tensor | DeviceCodecError]:
         """The file of each overlay, (N,) uint8 on the device."""
@@ -145,7 +168,7 @@ class TorchCodec:
         try:
             overlay = self._lanes.own.painter.draw(upright(image, drawing.file.orientation), drawing)
             return torchcodec_calls.encode(overlay)
-        except RuntimeError as error:  # too little memory, or too large a side
+        except Exception as error:  # noqa: BLE001 - too little memory, or too large a side, for whoever does it
             return DeviceCodecError(torchcodec_calls.reason_of(error))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import cv2
@@ -63,9 +64,7 @@ class Painter:
 
     def _blend_by_heat(self, canvas: Tensor, levels: Tensor) -> Tensor:
         blend = torch.empty(canvas.shape, dtype=torch.uint8, device=self._device)
-        rows = max(1, _VALUES_AT_ONCE // (3 * canvas.shape[2]))
-        bands = (torch.split(whole, rows, dim=-2) for whole in (blend, levels, canvas))
-        for part, heat, image in zip(*bands, strict=True):
+        for part, heat, image in _bands(blend, levels, canvas):
             at = heat.long()
             weighted = self._image_weights[:, at].mul_(image).mul_(1 / _LARGEST_LEVEL).round_()
             part.copy_(weighted.add_(self._weighted_colors[:, at]).clamp_(max=_LARGEST_LEVEL))
@@ -80,17 +79,24 @@ class Painter:
             draw_outlines(plane, drawing.outlines, np.array(drawing.size_px) / drawing.file.size_px)
         changed = (planes[0] != 0) | (planes[1] != _LARGEST_LEVEL)
         rows, columns = (_extent(changed.any(axis=axis)) for axis in (1, 0))
-        from_black, from_white = self._sent(planes[:, rows, columns]).float()
-        part = overlay[:, rows, columns]
-        share = (from_white - from_black) / _LARGEST_LEVEL
-        part.copy_(share.mul(part).add(from_black).round())
+        for part, drawn in _bands(overlay[:, rows, columns], self._sent(planes[:, rows, columns])):
+            from_black, from_white = drawn.float()
+            share = (from_white - from_black) / _LARGEST_LEVEL
+            part.copy_(share.mul(part).add_(from_black).round_())
 
     def _table(self, colors: np.ndarray) -> Tensor:
         """Of colors (256, 1, 3) uint8: (3, 256) float32."""
         return self._sent(np.ascontiguousarray(colors[:, 0].T)).float()
 
     def _sent(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+        # What came over a link is read-only, and torch warns of that.
+        return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self._device)
+
+
+def _bands(image: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Some rows of each (..., H, W) at a time, so that what is computed of them needs bounded memory."""
+    rows = max(1, _VALUES_AT_ONCE // max(1, len(image) * image.shape[-1]))
+    return zip(*(torch.split(whole, rows, dim=-2) for whole in (image, *others)), strict=True)
 
 
 def _interpolated(planes: Tensor, size_px: tuple[int, int], mode: str) -> Tensor:

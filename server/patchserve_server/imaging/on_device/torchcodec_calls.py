@@ -41,7 +41,9 @@ def decode(data: Sequence[bytes], device: torch.device) -> list[Tensor]:
     """
     from torchcodec.decoders import decode_jpeg  # noqa: PLC0415 - an extra
 
-    decoded = decode_jpeg(list(data), mode="RGB", device=device)
+    # Of bytes it makes tensors itself, and changes the filters of warnings meanwhile: they are those of all threads.
+    sources = [torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in data]
+    decoded = decode_jpeg(sources, mode="RGB", device=device)
     return decoded if isinstance(decoded, list) else [decoded]
 
 

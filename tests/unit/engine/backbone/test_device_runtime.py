@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.input_options import InputShape
+from patchserve_server.engine import factory
 from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.device_precision import on_device
 from patchserve_server.engine.backbone.device_runtime import PASS_SIZES
@@ -58,6 +59,30 @@ def test_after_the_warm_up_no_number_of_images_is_new(backbones: Backbones) -> N
     for count in range(1, 10):
         device.runtime.layers(images(count))
     assert device.graphs.captured == captured
+
+
+def test_before_a_server_is_ready_all_passes_of_the_usual_size_are_captured(backbones: Backbones) -> None:
+    device = fake_device(backbones["efficientnet_lite2"])
+    device.detector.warm_up()
+    assert device.graphs.captured == len(SIZES)
+    device.runtime.warm_up(InputShape.square(), SIZES[-1])
+    assert device.graphs.captured == len(SIZES)
+
+
+def test_a_device_that_is_too_full_for_a_server_is_told_in_a_sentence(
+    backbones: Backbones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = fake_device(backbones["efficientnet_lite2"])
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(device.runtime, "warm_up", fail)
+    with pytest.raises(StartupError, match="The device has too little free memory"):
+        device.detector.warm_up()
+    monkeypatch.setattr(factory, "load_backbone", fail)
+    with pytest.raises(StartupError, match="The device has too little free memory"):
+        factory.create_detector(backbone="efficientnet_lite2", device="cpu")
 
 
 def test_a_warm_up_for_few_images_captures_no_large_passes(backbones: Backbones) -> None:

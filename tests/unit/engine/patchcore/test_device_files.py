@@ -22,7 +22,7 @@ from patchserve_server.domain.ports import ScoredPart, Scorer, ScorerInputs
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.imaging import to_model_input
-from patchserve_server.imaging.on_device.check import decode_on_cpu
+from patchserve_server.imaging.on_device.sample_files import decode_on_cpu
 
 pytest.importorskip("torchcodec")
 
@@ -150,6 +150,18 @@ def test_a_file_that_does_not_fit_is_an_error_of_its_caller_only(
     assert isinstance(part.scores, MemoryBudgetError)
     (part,) = scored(device, [(on_device, files(1))])
     assert not isinstance(part.scores, Exception)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("an illegal memory access"), MemoryError(), ValueError("a bug")])
+def test_a_codec_that_fails_costs_no_model_input_its_scores(
+    device: FakeDevice, codec: CountedCodec, references: References, failure: Exception
+) -> None:
+    (on_cpu, on_device), inputs = references[PLAIN], inputs_for(OPTIONS[PLAIN], [3])
+    codec.fails_with = failure
+    of_files, of_inputs = scored(device, [(on_device, files(1, 4)), (on_device, inputs)])
+    assert of_files.undecoded == {0, 1}
+    assert_equal(of_files.scores, [])
+    assert_equal(of_inputs.scores, on_cpu.score(inputs)[0])
 
 
 def test_a_detector_without_a_codec_says_that_it_takes_no_files(

@@ -92,6 +92,26 @@ def test_values_that_float16_cannot_say_are_not_certain_or_right() -> None:
     assert not is_unresolved[3:].any()
 
 
+@pytest.mark.parametrize("rows", [1, 5, 8])
+def test_a_small_bank_is_right_for_queries_too_far_away_for_float16(rows: int) -> None:
+    """As of a coreset of a few rows that are nearly equal. Its copy is padded, and the padding is no candidate."""
+    bank, queries = 1 + 1e-4 * vectors(rows, 8, 1), 1 + vectors(40, 8, 2)
+    distances, neighbors, is_unresolved = found(queries, bank, 1)
+    true = true_distances(queries, bank)
+    assert not is_unresolved.any()
+    torch.testing.assert_close(true.gather(1, neighbors)[:, 0], true.amin(dim=1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(distances[:, 0].double(), true.amin(dim=1).double(), rtol=1e-5, atol=0)
+
+
+def test_a_row_that_is_not_a_number_hides_no_other() -> None:
+    bank = vectors(5, 8, 1)
+    bank[4] = torch.nan
+    distances, _, is_unresolved = found(vectors(17, 8, 2), bank, 1)
+    exact = true_distances(vectors(17, 8, 2), bank[:4]).amin(dim=1)
+    right = torch.isclose(distances[:, 0].double(), exact.double(), rtol=1e-5)
+    assert (right | is_unresolved).all()
+
+
 def test_a_value_that_is_not_a_number_is_not_certain() -> None:
     queries = torch.full((2, 16), torch.nan)
     assert found(queries, clustered(100, 1), 9)[2].all()

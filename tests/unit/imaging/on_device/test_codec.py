@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,6 +23,7 @@ from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.overlay_drawing import OverlayDrawing
+from patchserve_server.fronts.codec_messages import drawing_from, drawing_message
 from patchserve_server.imaging import heat_levels
 from patchserve_server.imaging.decode import upright
 from patchserve_server.imaging.on_device import TorchCodec, codec, open_codec, torchcodec_calls
@@ -97,6 +99,16 @@ def test_a_file_that_cannot_be_decoded_costs_no_other_its_pixels(opened: TorchCo
     assert "cpp" not in str(found[1])
 
 
+def test_few_files_may_fail_in_one_call(opened: TorchCodec, calls: list[int]) -> None:
+    """Each of them costs the library its decoder. What is left is for the CPU, and the next call begins anew."""
+    good = jpeg_file(card(1))
+    found = opened.decode([good, *[UNKNOWN] * 40, good], SHAPE)
+    assert isinstance(found[0], Tensor)
+    assert all(isinstance(one, DeviceCodecError) for one in found[1:])
+    assert calls == [42, 1, 1, 1, 1]
+    assert isinstance(opened.decode([good], SHAPE)[0], Tensor)
+
+
 def test_decoded_pixels_at_once_are_limited(
     opened: TorchCodec, calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +134,19 @@ def test_overlays_are_jpeg_files_of_their_size(opened: TorchCodec, scale: Heatma
             image = Image.open(io.BytesIO(overlay))
             assert (image.format, image.size, image.mode) == ("JPEG", file.size_px, "RGB")
             assert np.asarray(image).std() > 20
+
+
+@pytest.mark.parametrize("scale", HeatmapScale)
+@pytest.mark.filterwarnings("error")
+def test_a_drawing_that_came_over_a_link_is_drawn_without_a_warning(opened: TorchCodec, scale: HeatmapScale) -> None:
+    drawing = drawing_from(*drawing_message(drawing_on(jpeg_file(card(1)), scale)))
+    assert not drawing.heat_levels.flags.writeable
+    torch.set_warn_always(True)
+    try:
+        (drawn,) = opened.draw([drawing])
+    finally:
+        torch.set_warn_always(False)
+    assert isinstance(drawn, bytes)
 
 
 def test_an_overlay_that_does_not_fit_in_the_memory_of_the_device_is_left_to_the_cpu(
@@ -158,6 +183,24 @@ def test_threads_do_not_disturb_each_other(opened: TorchCodec) -> None:
         for file, (pixels,) in zip(files, pool.map(lambda file: opened.decode([file], SHAPE), files), strict=True):
             assert isinstance(pixels, Tensor)
             assert np.array_equal(pixels.numpy(), expected(file))
+
+
+def test_a_device_that_is_full_when_threads_are_warmed_up_is_told_in_a_sentence(
+    opened: TorchCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("decode_jpegs_cuda, /DecodeJpegCuda.cpp:99, Failed to create nvjpeg state: 5")
+
+    monkeypatch.setattr(torchcodec_calls, "decode", fail)
+    with pytest.raises(StartupError, match=r"cannot decode on cpu \(Failed to create nvjpeg state: 5\).*free memory"):
+        opened.warm_up()
+
+
+def test_decoding_leaves_the_filters_of_warnings_alone(opened: TorchCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the process, and threads decode at the same time."""
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    (pixels,) = opened.decode([jpeg_file(card(1))], SHAPE)
+    assert isinstance(pixels, Tensor)
 
 
 def test_samples_are_whole_images_as_both_decode_them(opened: TorchCodec) -> None:

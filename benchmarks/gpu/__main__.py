@@ -22,6 +22,9 @@ from gpu.inputs import write_sent_images, write_weights
 from gpu.options import SMALL, Options, Scale
 from gpu.parts import Part, run_parts
 from gpu.table import HEAD, Case
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.engine.backbone.device_runtime import DTYPES
+from patchserve_server.engine.backbone.devices import resolve_device
 
 WEIGHTS = {
     "engine": 95,
@@ -39,9 +42,8 @@ def main() -> None:
     arguments = _arguments()
     ends_s = started_s + 60 * arguments.minutes
     device = arguments.device
-    if device != "cpu" and not torch.cuda.is_available():
-        raise SystemExit(f"Device {device} cannot be used: torch {torch.__version__} sees no GPU. See --device cpu.")
     print(_machine(device), flush=True)
+    print("Goals are those of an H100 or H200 and 16 cores. The bare network has its inputs on the device.", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         options = Options(
             part="",
@@ -53,11 +55,13 @@ def main() -> None:
             backbone=arguments.backbone,
             scale=SMALL if device == "cpu" else Scale(),
         )
+        parts = [part for part in _parts(options, arguments.precision) if _is_wanted(part.name, arguments.only)]
+        if not parts:
+            raise SystemExit(f"--only {' '.join(arguments.only)}: no part has a name that begins so. See --help.")
         for backbone in {arguments.backbone, engine.LITE}:
             write_weights(backbone, options.weights(backbone))
         write_sent_images(options.images)
         print(f"\n{HEAD}", flush=True)
-        parts = [part for part in _parts(options, arguments.precision) if _is_wanted(part.name, arguments.only)]
         notes = run_parts(parts, options, ends_s, show=lambda line: print(line, flush=True))
     for note in notes:
         print(f"\n{note}")
@@ -66,18 +70,29 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/gpu/run.sh", description=__doc__)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N; cpu tries the program out [default: cuda]")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N; cpu: a trial only [default: cuda]")
     parser.add_argument(
-        "--precision", nargs="+", default=["fp32", "auto"], help="of the engine; the last is measured whole, and serves"
+        "--precision",
+        nargs="+",
+        default=["fp32", "auto"],
+        choices=("auto", *DTYPES),
+        help="of the engine; the last is measured whole, and serves [default: fp32 auto]",
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="of each case, if there is time [default: 2]")
     parser.add_argument("--minutes", type=float, default=5.5, help="of everything, at most [default: 5.5]")
     parser.add_argument("--fronts", type=int, default=max(2, (os.cpu_count() or 2) // 2 - 2), help="of the server")
     parser.add_argument("--backbone", default="wide_resnet50_2", choices=("wide_resnet50_2", engine.LITE))
     parser.add_argument(
-        "--only", nargs="+", help="parts whose names begin so: engine, served, files, networks, lite, decoding"
+        "--only",
+        nargs="+",
+        help="parts whose names begin so: engine, served, files, networks, lite, decoding",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    try:
+        arguments.device = str(resolve_device(arguments.device))
+    except StartupError as error:
+        parser.error(str(error))
+    return arguments
 
 
 def _parts(options: Options, precisions: list[str]) -> list[Part]:

@@ -46,8 +46,8 @@ class StandIn:
     """
 
     def __init__(self, *, fast_dct: bool) -> None:
-        more = ", and with its fast DCT" if fast_dct else ""
-        self.name = f"in the place of nvJPEG libjpeg with plain chroma upsampling{more}"
+        more = " and takes its fast DCT" if fast_dct else ""
+        self.name = f"A stand-in for nvJPEG (libjpeg that repeats chroma{more})"
         self._fast_dct = fast_dct
 
     def decode(self, files: Sequence[bytes], shape: InputShape) -> ModelInputs:
@@ -67,6 +67,7 @@ class OnDevice:
     def __init__(self, device: torch.device) -> None:
         self.name = f"nvJPEG on {torch.cuda.get_device_name(device)}"
         self._codec: Codec = open_codec(device)
+        self.left_to_cpu = 0  # files so far
 
     def decode(self, files: Sequence[bytes], shape: InputShape) -> ModelInputs:
         inputs = Cpu().decode(files, shape)
@@ -80,4 +81,7 @@ class OnDevice:
             for (number, _), pixels in zip(part, self._codec.decode([file for _, file in part], shape), strict=True):
                 if isinstance(pixels, torch.Tensor):
                     inputs[number] = pixels.cpu().numpy()
+                else:
+                    self.left_to_cpu += 1
+        self.left_to_cpu += len(files) - len(numbered)
         return inputs

@@ -21,6 +21,7 @@ configure_process()  # before the engine imports OpenVINO
 
 from gpu.decoders import LIMITS, Cpu, Decoder, OnDevice, StandIn
 from patchserve_server import imaging
+from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.input_options import InputOptions, InputShape
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
@@ -31,7 +32,8 @@ from patchserve_server.engine.factory import create_detector
 
 ENDINGS = (".jpg", ".jpeg")
 HEAD = (
-    "| images | input | levels, mean / max | scores, median / max | maps, max | verdicts that change | AUROC |\n"
+    "| images | input | levels, mean / max | scores, median / max | maps, max "
+    "| verdicts that change | AUROC, CPU / other |\n"
     "| --- | --- | --- | --- | --- | --- | --- |"
 )
 
@@ -140,11 +142,13 @@ def auroc(is_damaged: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     return float(np.mean(damaged > intact) + np.mean(damaged == intact) / 2)
 
 
-def print_table(folders: Sequence[Path], detector: Detector, other: Decoder, side_px: int | None = None) -> None:
+def print_table(sets: Sequence[Images], detector: Detector, other: Decoder, side_px: int | None = None) -> None:
     info = detector.info
-    print(f"{info.backbone}, {info.precision}, on {info.device}. Decoders: CPU; {other.name}.\n\n{HEAD}", flush=True)
-    for folder in folders:
-        print(differences(Images.of(folder), detector, other, side_px).row(), flush=True)
+    print(f"{info.backbone}, {info.precision}, on {info.device}. {other.name} against the CPU.\n\n{HEAD}", flush=True)
+    for images in sets:
+        print(differences(images, detector, other, side_px).row(), flush=True)
+    if isinstance(other, OnDevice) and other.left_to_cpu:
+        print(f"\nThe device could not decode {other.left_to_cpu} of the files: the CPU did, so they do not differ.")
 
 
 def _jpegs(folder: Path) -> list[Path]:
@@ -172,17 +176,18 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="of the backbone")
     parser.add_argument("--input", type=int, metavar="PX", help="side of the model inputs [default: 224]")
     arguments = parser.parse_args()
-    device = resolve_device(arguments.device)
-    detector = create_detector(backbone=arguments.backbone, weights=arguments.weights, device=str(device))
-    stand_ins = (StandIn(fast_dct=False), StandIn(fast_dct=True))
-    others: Sequence[Decoder] = stand_ins if device.type == "cpu" else (OnDevice(device),)
+    try:
+        sets = [Images.of(folder) for folder in arguments.folder]
+        device = resolve_device(arguments.device)
+        detector = create_detector(backbone=arguments.backbone, weights=arguments.weights, device=str(device))
+        stand_ins = (StandIn(fast_dct=False), StandIn(fast_dct=True))
+        others: Sequence[Decoder] = stand_ins if device.type == "cpu" else (OnDevice(device),)
+    except (FileNotFoundError, StartupError) as error:
+        parser.error(str(error))
     for number, other in enumerate(others):
         if number:
             print()
-        try:
-            print_table(arguments.folder, detector, other, arguments.input)
-        except FileNotFoundError as error:
-            parser.error(str(error))
+        print_table(sets, detector, other, arguments.input)
 
 
 if __name__ == "__main__":

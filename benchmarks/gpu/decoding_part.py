@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 import torch
 
 from gpu.decoders import OnDevice, StandIn
-from gpu.decoding import print_table
+from gpu.decoding import Images, print_table
 from gpu.detectors import open_detector
 from gpu.inputs import PARCELS
 from gpu.options import Options
@@ -33,7 +33,7 @@ def _effect(detector: PatchCoreDetector, _: float) -> Measured:
     with redirect_stdout(text):
         device = torch.device(detector.info.device)
         other = StandIn(fast_dct=False) if device.type == "cpu" else OnDevice(device)
-        print_table([PARCELS], detector, other)
+        print_table([Images.of(PARCELS)], detector, other)
     title = "What decoding on the device changes. Weights are random here, so only the levels say something:"
     tell(note=f"{title}\n\n{text.getvalue().strip()}")
     return Measured(time.perf_counter() - started_s, "s", more="see below")

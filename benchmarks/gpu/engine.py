@@ -150,9 +150,9 @@ def cases(options: Options) -> list[Case[Engine]]:
         Case(f"queries searched twice, {few:,} rows", partial(_unresolved, rows=few)),
         Case(f"queries searched twice, {many:,} rows", partial(_unresolved, rows=many)),
         Case("largest memory of the device", lambda engine, _: Measured(engine.memory_mib, "MiB")),
-        Case(f"stages of detect, {few:,} rows", partial(stages_of, rows=few)),
-        Case(f"stages of detect, {many:,} rows", partial(stages_of, rows=many)),
-        Case("stages of one image", partial(stages_of, rows=few, batch=1)),
+        Case(f"device busy in detect, {few:,} rows", partial(stages_of, rows=few)),
+        Case(f"device busy in detect, {many:,} rows", partial(stages_of, rows=many)),
+        Case("device busy with one image", partial(stages_of, rows=few, batch=1)),
         Case(f"detect, {few:,} rows, by two threads at once", _two_threads),
         *(
             Case(f"detect, {few:,} rows, batches of {each}", partial(_detect, rows=few, batch=each))
@@ -166,14 +166,14 @@ def cases(options: Options) -> list[Case[Engine]]:
 
 def _detect(engine: Engine, seconds: float, rows: int, batch: int | None = None) -> Measured:
     count, scorer = batch or engine.options.scale.batch, engine.opened(rows)
-    found = runs_per_s({"bare": engine.bare(scorer, count), "detect": engine.detect([scorer], count)}, seconds)
+    found = runs_per_s({"bare network": engine.bare(scorer, count), "detect": engine.detect([scorer], count)}, seconds)
     if batch is None:
-        tell(found={"bare_per_s": count * found["bare"]})
-    return _against(found, "detect", "bare", count)
+        tell(found={"bare_per_s": count * found["bare network"]})
+    return _against(found, "detect", "bare network", count)
 
 
 def _against(found: Mapping[str, float], one: str, other: str, images: int) -> Measured:
-    return Measured(images * found[one], ratio=found[one] / found[other], to=f"{images * found[other]:,.0f}/s {other}")
+    return Measured(images * found[one], ratio=found[one] / found[other], to=f"{images * found[other]:,.0f}/s, {other}")
 
 
 def _mixed(engine: Engine, seconds: float) -> Measured:
@@ -189,8 +189,11 @@ def _mixed(engine: Engine, seconds: float) -> Measured:
 def _size(engine: Engine, seconds: float, side_px: int) -> Measured:
     shape, batch = InputShape.square(side_px), engine.options.scale.batch
     scorer = engine.opened(engine.options.scale.rows[0], shape)
-    runs = {"bare of this size": engine.bare(scorer, batch, shape), "detect": engine.detect([scorer], batch, shape)}
-    return _against(runs_per_s(runs, seconds), "detect", "bare of this size", batch)
+    runs = {
+        "bare network of this size": engine.bare(scorer, batch, shape),
+        "detect": engine.detect([scorer], batch, shape),
+    }
+    return _against(runs_per_s(runs, seconds), "detect", "bare network of this size", batch)
 
 
 def _two_threads(engine: Engine, seconds: float) -> Measured:
@@ -218,7 +221,7 @@ def _one_image(engine: Engine, seconds: float) -> Measured:
         whole_ms.append(1000 * (time.perf_counter() - started_s))
     embed_ms = statistics.median(each.embed_ms for each in times)
     search_ms = statistics.median(each.search_ms for each in times)
-    more = f"embed {embed_ms:.2f}, search {search_ms:.2f}; the call {statistics.median(whole_ms):.2f}"
+    more = f"embed {embed_ms:.2f}, search {search_ms:.2f}; for the caller {statistics.median(whole_ms):.2f}"
     return Measured(embed_ms + search_ms, "ms", more=more)
 
 
@@ -238,7 +241,7 @@ def _stalls(engine: Engine, seconds: float) -> Measured:
         worst = max(worst, (max(times_ms) / statistics.median(times_ms), count, max(times_ms)))
         seen += 1
     ratio, count, ms = worst
-    return Measured(ratio, "times", more=f"{ms:.1f} ms with {count} images; {seen} of {largest} numbers tried")
+    return Measured(ratio, "times", more=f"{ms:.1f} ms with {count} images; {seen} of {largest} batch sizes tried")
 
 
 @torch.inference_mode()
@@ -261,7 +264,7 @@ def stages_of(engine: Engine, seconds: float, rows: int, batch: int | None = Non
     tell(note=f"Stages of a call, {title}:\n\n{found.table}")
     busy, table = kernels(scorer.pipeline.runtime.device, detect, seconds / 2)
     tell(note=f"What the device does in a call, {title}:\n\n{table}")
-    return Measured(100 * busy, "% busy", more=f"a call takes {found.call_ms:.2f} ms; see below")
+    return Measured(100 * busy, "% of the time", more=f"a call takes {found.call_ms:.2f} ms: stages below")
 
 
 class Networks:

@@ -86,7 +86,7 @@ def _measured(files: Files, run: Callable[[], object], seconds: float, what: str
     rate = runs_per_s({what: run}, seconds)[what]
     busy, table = kernels(files.device, run, seconds / 2)
     tell(note=f"What the device does, {what}, {len(files.sent)} files:\n\n{table}")
-    return Measured(len(files.sent) * rate, more=f"device {100 * busy:.0f} % busy")
+    return Measured(len(files.sent) * rate, more=f"device busy {100 * busy:.0f} % of the time")
 
 
 def _detect(files: Files, seconds: float) -> Measured:
@@ -98,7 +98,7 @@ def _detect(files: Files, seconds: float) -> Measured:
     }
     found = runs_per_s(runs, seconds)
     ratio, rate = found["from files"] / found["from model inputs"], batch * found["from files"]
-    return Measured(rate, ratio=ratio, to="from model inputs")
+    return Measured(rate, ratio=ratio, to=f"{batch * found['from model inputs']:,.0f}/s, from model inputs")
 
 
 def _check(files: Files, seconds: float) -> Measured:

@@ -13,7 +13,7 @@ python=${PYTHON:-.venv/bin/python}
 limit_mib=60
 limit_with_tree_mib=64
 folder=out/gpu
-rm -rf "$folder/wheels" "$folder/packages"
+rm -rf "$folder/wheels" "$folder/packages" "$folder"/packages.tar.xz*
 mkdir -p "$folder/wheels" "$folder/packages"
 for name in annotated-doc annotated-types click efficientnet-lite-pytorch googleapis-common-protos grpcio \
     grpcio-health-checking grpcio-reflection grpcio-status isal markdown-it-py mdurl opencv-python-headless packaging pillow \
@@ -21,6 +21,7 @@ for name in annotated-doc annotated-types click efficientnet-lite-pytorch google
     structlog torchcodec typer typing-extensions typing-inspection uvloop; do
   grep -E "^$name==" requirements/server.txt | sed 's/ .*//' || { echo "pack: $name is not in requirements/server.txt"; exit 1; }
 done > "$folder/wheels.txt"
+echo "pack: downloading $(wc -l < "$folder/wheels.txt") packages for Python 3.12 on Linux (x86-64)"
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
   --abi cp312 --abi abi3 --abi none --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 \
   --dest "$folder/wheels" --requirement "$folder/wheels.txt"
@@ -44,11 +45,17 @@ info.mkdir()
 (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: patchserve\nVersion: {version('patchserve')}\n")
 PYTHON
 # The filter for x86 and a dictionary as large as all of it make it a sixth smaller.
-tar -C "$folder" -cf - packages | xz --x86 --lzma2=preset=9,dict=192MiB > "$folder/packages.tar.xz"
+echo "pack: compressing $(du -sm "$folder/packages" | cut -f 1) MiB on one core, which takes minutes"
+tar -C "$folder" -cf - packages | xz --x86 --lzma2=preset=9,dict=192MiB > "$folder/packages.tar.xz.part"
+mv "$folder/packages.tar.xz.part" "$folder/packages.tar.xz"
 rm -rf "$folder/wheels" "$folder/packages" "$folder/wheels.txt"
 packed=$(wc -c < "$folder/packages.tar.xz")
 tree=$(git ls-files -z --cached --others --exclude-standard | xargs -0 cat | wc -c)
 mib() { echo "$1" | awk '{ printf "%.1f", $1 / 1048576 }'; }
 echo "pack: $folder/packages.tar.xz has $(mib "$packed") MiB (at most $limit_mib), with the files of the repository" \
   "$(mib $((packed + tree))) MiB (at most $limit_with_tree_mib)"
-[ "$packed" -le $((limit_mib * 1048576)) ] && [ $((packed + tree)) -le $((limit_with_tree_mib * 1048576)) ]
+if [ "$packed" -gt $((limit_mib * 1048576)) ] || [ $((packed + tree)) -gt $((limit_with_tree_mib * 1048576)) ]; then
+  echo "pack: that is too much"
+  exit 1
+fi
+echo "pack: next, copy the files of the repository and $folder to the machine with the GPU, and run there benchmarks/gpu/run.sh"

@@ -7,11 +7,20 @@ python=${PYTHON:-python3}
 packed=out/gpu/packages.tar.xz
 path=$PWD/server:$PWD/client:$PWD/protos/python:$PWD/benchmarks
 if [ -f "$packed" ] && ! "$python" -c 'from importlib.metadata import version; version("patchserve")' 2> /dev/null; then
+  if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))'; then
+    echo "run: $packed is for Python 3.12, and $python is $("$python" --version). Set PYTHON to another one." >&2
+    exit 2
+  fi
   unpacked=${TMPDIR:-/tmp}/patchserve-packages-$(cksum < "$packed" | cut -d ' ' -f 1)
   if [ ! -d "$unpacked" ]; then
     "$python" -m tarfile --filter=data -e "$packed" "$unpacked.part"
     mv "$unpacked.part" "$unpacked"
   fi
   path=$path:$unpacked/packages
+fi
+if ! missing=$(PYTHONPATH=$path "$python" -c 'import numpy, torch, grpc, pydantic' 2>&1); then
+  echo "run: $python lacks something: $(echo "$missing" | tail -n 1)." \
+    "It needs torch with CUDA and NumPy, and the server or what benchmarks/gpu/pack.sh packs." >&2
+  exit 2
 fi
 PYTHONUNBUFFERED=1 PYTHONPATH=$path exec "$python" -m gpu "$@"

@@ -31,7 +31,7 @@ OUTPUTS = {"cpu": ("scores", "JPEG overlay", "PNG overlay"), "device": ("scores"
 
 _CALLERS_START_S = 1.0  # until their processes call
 _LOAD_TIMEOUT_S = 120
-_TOLD_LINES = ("Backbone: using", "Anomaly maps", "JPEG", "WARNING", "ERROR")
+_TOLD_LINES = ("Backbone: using", "Anomaly maps", "JPEG", '"level": "warning"', '"level": "error"')
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Served:
     def add_step(self, line: str) -> None:
         """Tells what is known of calls so far: the part may be ended before its last case."""
         self._steps.append(line)
-        head = "| output | " + " | ".join((*STEPS, "p99 of the call")) + " | processor ms of an image |"
+        head = "| output | " + " | ".join((*STEPS, "p99_ms of the call")) + " | processor ms of an image |"
         title = f"Milliseconds of a call, {self.options.part}, as the server reports them:"
         tell(note="\n".join((title, "", head, "|" + " --- |" * (len(STEPS) + 3), *self._steps)))
 
@@ -111,7 +111,7 @@ def cases(options: Options) -> list[Case[Served]]:
         found.append(Case(name, partial(_output, output=output), Goal(GOALS_PER_S[output])))
     mixed = options.scale.mixed
     if decode == "cpu":
-        found.append(Case(f"served, {mixed} references mixed, scores", _mixed, Goal(0.9, of_ratio=True)))
+        found.append(Case(f"served, decode cpu, {mixed} references mixed, scores", _mixed, Goal(0.9, of_ratio=True)))
     return found
 
 
@@ -120,7 +120,9 @@ def _output(served: Served, seconds: float, output: str) -> Measured:
     bare = served.options.bare_per_s
     if output == "scores":
         served.scores_per_s = measured.value
-    return Measured(measured.value, ratio=measured.value / bare, to="bare", more=measured.more) if bare else measured
+    if not bare:
+        return measured
+    return Measured(measured.value, ratio=measured.value / bare, to=f"{bare:,.0f}/s, bare network", more=measured.more)
 
 
 def _mixed(served: Served, seconds: float) -> Measured:
@@ -128,8 +130,9 @@ def _mixed(served: Served, seconds: float) -> Measured:
     for reference_id in ids:
         load_reference(served.address, reference_id)
     measured = _under_load(served, seconds, "scores", ids)
-    ratio = measured.value / served.scores_per_s if served.scores_per_s else None
-    return Measured(measured.value, ratio=ratio, to="with one reference", more=measured.more)
+    one_per_s = served.scores_per_s
+    ratio, to = (measured.value / one_per_s, f"{one_per_s:,.0f}/s, with one reference") if one_per_s else (None, "")
+    return Measured(measured.value, ratio=ratio, to=to, more=measured.more)
 
 
 def _under_load(served: Served, seconds: float, output: str, references: tuple[str, ...] | list[str]) -> Measured:

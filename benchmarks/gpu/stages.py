@@ -114,7 +114,7 @@ def kernels(device: torch.device, detect: Callable[[], object], seconds: float) 
     busy_us = {event.key: _self_us(event, is_gpu=is_gpu) for event in averages}
     launches = {event.key: event.count for event in averages}
     busy_s = sum(busy_us.values()) / 1e6
-    lines = ["| kernel | ms in a call | share | times in a call |", "| --- | --- | --- | --- |"]
+    lines = ["| kernel | ms in a call | share of all | times in a call |", "| --- | --- | --- | --- |"]
     for name in sorted(busy_us, key=busy_us.__getitem__, reverse=True)[:_SHOWN_KERNELS]:
         if busy_us[name]:
             share = busy_us[name] / 1e6 / busy_s

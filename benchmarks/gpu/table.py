@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 B = TypeVar("B")
 
-HEAD = "| what | precision | measured | to | goal | reached |\n| --- | --- | --- | --- | --- | --- |"
+HEAD = "| what | precision | measured | compared with | goal | reached |\n| --- | --- | --- | --- | --- | --- |"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Goal:
     @property
     def words(self) -> str:
         bound = f"{self.bound:g}" if self.of_ratio else f"{self.bound:,g} {self.unit}"
-        return f"at most {bound}" if self.at_most else bound
+        return f"at {'most' if self.at_most else 'least'} {bound}"
 
 
 @dataclass(frozen=True)

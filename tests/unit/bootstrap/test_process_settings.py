@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from patchserve_server.bootstrap.processes import devices
-from patchserve_server.bootstrap.processes.count import check_engine_settings
+from patchserve_server.bootstrap.processes.count import check_engine_settings, check_settings
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 
@@ -50,3 +50,11 @@ def test_all_are_the_gpus_that_may_be_used(tmp_path: Path, monkeypatch: pytest.M
 def test_settings_of_fronts_are_none_of_an_engine(settings: dict[str, object], expected: str) -> None:
     with pytest.raises(StartupError, match=expected):
         check_engine_settings(Settings(**settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("setting", [{"decode": "device"}, {"preload": Path("references")}])
+def test_settings_of_an_engine_elsewhere_are_none_of_its_fronts(setting: dict[str, object]) -> None:
+    (name,) = setting
+    with pytest.raises(StartupError, match=f"--{name}.* is a setting of the engine: give it to"):
+        check_settings(Settings(engine="localhost:1", **setting))  # type: ignore[arg-type]
+    check_settings(Settings(fronts="2", **setting))  # type: ignore[arg-type]

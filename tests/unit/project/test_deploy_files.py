@@ -83,6 +83,7 @@ def test_compose_starts_the_server_with_settings_that_exist_and_lets_it_drain(na
     assert float(server["stop_grace_period"].removesuffix("s")) > drain_s(settings)
     overriding = composed("compose.gpu.yaml")["services"]["server"]["environment"]
     assert {name.removeprefix("PATCHSERVE_").lower() for name in overriding} <= Settings.model_fields.keys()
+    assert overriding["PATCHSERVE_FRONTS"] == "auto", "one process cannot feed a GPU"
 
 
 def test_everything_of_compose_listens_on_this_machine_only() -> None:

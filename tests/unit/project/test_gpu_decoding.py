@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from fakes.detector import FakeDetector
 from gpu.decoders import Cpu, StandIn
-from gpu.decoding import Images, auroc, differences
+from gpu.decoding import Images, auroc, differences, main
 from PIL import Image
 
 from patchserve_server.domain.images import ModelInputs
@@ -90,3 +91,26 @@ def test_the_auroc_counts_pairs_in_order() -> None:
     assert auroc(damaged, np.array([3.0, 2.0, 1.0, 0.0])) == 1
     assert auroc(damaged, np.array([0.0, 1.0, 2.0, 3.0])) == 0
     assert auroc(damaged, np.array([1.0, 1.0, 1.0, 0.0])) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["nosuch"], "nosuch needs JPEGs in train/good and in test/KIND"),
+        (["FOLDER", "--device", "cuda:77"], "cuda:77"),
+        (["FOLDER", "--device", "cpu", "--backbone", "nosuch"], "nosuch"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line_and_without_a_table(
+    flags: list[str],
+    words: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["decoding", *(str(folder) if flag == "FOLDER" else flag for flag in flags)])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr()
+    assert words in told.err.splitlines()[-1]
+    assert told.out == ""

@@ -44,7 +44,7 @@ def check_device(settings: Settings) -> Iterator[Finding]:
         for device in devices_of(settings):
             yield ok("device", device_words(device))
     except StartupError as error:
-        yield fault("device", error.message, "Set --device auto or cpu, or install the driver of the GPU.")
+        yield fault("device", error.message, "Set --device auto or cpu. docs/gpu.md says what a GPU needs.")
 
 
 def check_precision(settings: Settings) -> Iterator[Finding]:

@@ -42,8 +42,12 @@ def check_settings(settings: Settings) -> None:
         raise StartupError("--fronts above 1 needs an address with ports, such as 127.0.0.1: processes can share them.")
     if settings.save_outputs is not None:
         raise StartupError("--save-outputs works with one front only: its limits are those of one process.")
-    if settings.engine is not None and settings.preload is not None:
-        raise StartupError("--preload is a setting of the engine: give it to `patchserve-server engine`.")
+    if settings.engine is None:
+        return
+    of_engine = {"--preload": settings.preload is not None, "--decode device": settings.decode == "device"}
+    for flag, is_set in of_engine.items():
+        if is_set:
+            raise StartupError(f"{flag} is a setting of the engine: give it to `patchserve-server engine`.")
 
 
 def check_engine_settings(settings: Settings) -> None:

@@ -26,5 +26,8 @@ def devices_of(settings: Settings) -> tuple[str, ...]:
     else:
         count = len(list(_GPUS.iterdir())) if _GPUS.is_dir() else 0
     if not count:
-        raise StartupError("--device all: this machine has no GPU that may be used. Choose --device cpu.")
+        raise StartupError(
+            f"--device all: this machine has no GPU that may be used (see nvidia-smi and {_VISIBLE}). Choose "
+            "--device cpu."
+        )
     return tuple(f"cuda:{number}" for number in range(count))

@@ -28,7 +28,9 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     index = int(name.partition(":")[2] or 0)
     if not count:
-        raise StartupError(f'Device "{name}" needs a CUDA device, and none can be used here. Use --device cpu.')
+        raise StartupError(
+            f'Device "{name}" needs a CUDA device, and none can be used here: {_why_no_cuda()}. Use --device cpu.'
+        )
     if index >= count:
         raise StartupError(f'There is no device "{name}" here. The last one is cuda:{count - 1}.')
     _make_cuda_reproducible()
@@ -110,6 +112,12 @@ def memory_of(device: torch.device) -> DeviceMemory | None:
         return None
     free_bytes, total_bytes = torch.cuda.mem_get_info(device)
     return DeviceMemory(torch.cuda.memory_reserved(device), free_bytes, total_bytes)
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA, install one with it"
+    return f"nvidia-smi must list a GPU, in a container too, and a driver for CUDA {torch.version.cuda} or newer"
 
 
 def _make_cuda_reproducible() -> None:

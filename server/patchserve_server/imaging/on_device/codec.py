@@ -40,7 +40,10 @@ def open_codec(device: torch.device) -> TorchCodec:
         StartupError: the device is a CPU, or torchcodec cannot be used on it.
     """
     if device.type == "cpu":
-        raise StartupError("--decode device needs a GPU, and this server uses the CPU. Use --decode cpu.")
+        raise StartupError(
+            "--decode device needs a GPU, and this server uses the CPU. Use --decode cpu; or --device cuda, which says "
+            "why a GPU cannot be used."
+        )
     torchcodec_calls.import_torchcodec()
     with _starting(device):
         codec = TorchCodec(device)

@@ -274,7 +274,7 @@ READY: Final = _gauge(
 )
 BUILD_INFO: Final = _gauge(
     "build_info",
-    ("version", "backbone", "weights", "precision", "device", "search"),
+    ("version", "backbone", "weights", "precision", "device", "search", "decode"),
     "Always 1; the labels say what runs.",
     "Differs between replicas during a rollout only: references of another backbone, weights or precision are "
     "mismatched.",

@@ -20,7 +20,11 @@ def test_an_unknown_device_is_rejected_with_the_known_ones(name: str) -> None:
 def test_without_cuda_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto") == resolve_device("cpu") == CPU
-    with pytest.raises(StartupError, match=r"none can be used here\. Use --device cpu"):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(StartupError, match=r"used here: nvidia-smi must .* CUDA 13\.0 or newer\. Use --device cpu"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(StartupError, match=r"used here: torch .* is built without CUDA.*\. Use --device cpu"):
         resolve_device("cuda")
 
 

@@ -85,7 +85,8 @@ function say(text) {
 }
 
 function drawFrame() {
-  const parts = [`patchserve ${info.version}`, info.backbone, info.precision, info.device];
+  const parts = [`patchserve ${info.version}`, info.backbone, info.precision, info.device,
+    info.decode === "device" && "JPEGs decoded on it"];
   replace(document.getElementById("server"), parts.filter(Boolean).join(" · "));
   replace(
     account,

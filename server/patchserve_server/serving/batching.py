@@ -51,8 +51,8 @@ class Batcher:
 
     A free worker takes the image of the client whose turn it is and further images with the same `Scorer.batch_key`,
     of clients in turn, up to `max_batch_size`. So batches grow under load. With `max_queue_delay_s`, an image may wait
-    for others. A batch is a copy of its images, so large ones form smaller batches. An image whose caller has left is
-    skipped. FairSemaphore (fairness.py) bounds the queue.
+    for others. Large images form smaller batches. An image whose caller has left is skipped. FairSemaphore
+    (fairness.py) bounds the queue.
     """
 
     def __init__(
@@ -132,13 +132,11 @@ class Batcher:
 
     def _take_batch(self, key: str) -> list[_QueuedInput]:
         batch: list[_QueuedInput] = []
-        nbytes = pixels = 0
+        filled = 0.0
         for entry in self._queue.take(lambda entry: entry.batch_key == key and not entry.result.done()):
             batch.append(entry)
-            nbytes += entry.image.nbytes
-            pixels += math.prod(entry.image.size_px) if isinstance(entry.image, JpegFile) else 0
-            is_full = nbytes >= _FULL_BATCH_BYTES or pixels >= _FULL_BATCH_PIXELS
-            if len(batch) >= self._max_batch_size or is_full:
+            filled += _share_of_batch(entry.image)
+            if len(batch) >= self._max_batch_size or filled >= 1:
                 break
         return batch
 
@@ -160,6 +158,13 @@ class Batcher:
         if self._events.is_heard:
             works, duration_s = tuple(entry.work for entry in batch), time.perf_counter() - started_s
             self._events.batch_scored(BatchScored(works, len(parts), started_s, duration_s, failed))
+
+
+def _share_of_batch(image: ModelInputs | JpegFile) -> float:
+    """How much of a full batch one image is. A batch is a copy of model inputs, and of no file."""
+    if isinstance(image, JpegFile):
+        return math.prod(image.size_px) / _FULL_BATCH_PIXELS
+    return image.nbytes / _FULL_BATCH_BYTES
 
 
 def _by_scorer(batch: Sequence[_QueuedInput]) -> list[list[_QueuedInput]]:

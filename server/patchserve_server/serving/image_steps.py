@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from patchserve_server.domain.errors import ResponseTooLargeError
 from patchserve_server.domain.images import RgbImage, SentImage
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection, OutputOptions, RawScores, Timing
@@ -140,6 +141,8 @@ class ImageSteps:
             overlay = self._local.drawn(await self._drawing.draw(drawing, request.flow), drawing)
         except DeviceCodecError as error:
             self._fallbacks.add(error)
+        except ResponseTooLargeError:  # that of the CPU has fewer bytes: with a quarter of the color
+            overlay = None
         return _Drawn(judged, overlay, _ms_since(started_s))
 
     def _finish(

@@ -313,10 +313,11 @@ async def test_a_batch_whose_files_are_all_unknown_has_no_other_failure(pool: Th
         await batcher.score(scorer(reference()), gray_file(10), FLOW)
 
 
-async def test_files_of_many_pixels_form_smaller_batches(
+async def test_files_of_many_pixels_form_smaller_batches_and_their_bytes_do_not_count(
     pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = FakeDetector(decode="device")
+    monkeypatch.setattr(batching, "_FULL_BATCH_BYTES", 1)  # of model inputs, which are copied
     monkeypatch.setattr(batching, "_FULL_BATCH_PIXELS", 2 * 24 * 20)
     batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
     target = scorer(reference(level=0))

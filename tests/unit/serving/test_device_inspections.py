@@ -254,3 +254,14 @@ async def test_large_files_are_not_in_progress_together(bench: Bench, monkeypatc
     bench.detector.gate.set()
     await asyncio.gather(*waiting)
     assert bench.detector.batches == [1, 1, 1]
+
+
+async def test_an_overlay_that_only_the_device_makes_too_large_to_send_is_drawn_by_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A device encodes all of the color, the CPU a quarter of it."""
+    async with opened(max_bytes=50_000) as bench:
+        monkeypatch.setattr(bench.detector, "draw", lambda drawings: [bytes(50_001) for _ in drawings])
+        overlay = (await bench.inspect(CARD, JPEG_OVERLAY)).overlay
+    assert overlay is not None
+    assert Image.open(io.BytesIO(overlay.data)).format == "JPEG"

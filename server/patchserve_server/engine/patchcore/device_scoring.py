@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, islice, pairwise
 
 import numpy as np
@@ -131,18 +131,23 @@ class _DevicePass:
         self._ended = list[_Ended]()
 
     def run(self) -> None:
-        """Makes the pass. If the device has too little memory for it, each step makes its own."""
+        """Makes the pass. If the device has too little memory for it, each step makes its own, or each half of one."""
         steps, returns = list(self._steps), [part.going_back() for part in self._parts]
         try:
             self._run()
         except torch.OutOfMemoryError as error:
-            if len(steps) == 1:
-                steps[0][0].failure = memory_error(error)
-                return
-            for go_back in returns:
-                go_back()
-            for pair in steps:
-                _DevicePass([pair], self._clock, self._codec).run()
+            failure = torch.OutOfMemoryError(str(error))  # without its frames, which hold the memory of the pass
+        else:
+            return
+        self._searched, self._ended = [], []
+        divided = steps if len(steps) > 1 else _halves(*steps[0])
+        if not divided:
+            steps[0][0].failure = memory_error(failure)
+            return
+        for go_back in returns:
+            go_back()
+        for pair in divided:
+            _DevicePass([pair], self._clock, self._codec).run()
 
     @property
     def _parts(self) -> Iterator[DevicePart]:
@@ -253,3 +258,12 @@ class _Ended:
     part: DevicePart
     searched: Sequence[Searched]
     outcome: Outcome
+
+
+def _halves(part: DevicePart, step: Step) -> list[tuple[DevicePart, Step]]:
+    """Steps with half of the images each. None: it has one image, or only some tiles of them."""
+    start, stop = step.images.start, step.images.stop
+    if stop - start == 1 or not (step.is_first and step.is_last):
+        return []
+    middle = (start + stop) // 2
+    return [(part, replace(step, images=images)) for images in (range(start, middle), range(middle, stop))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,6 +134,37 @@ def test_a_batch_that_does_not_fit_in_the_memory_of_the_device_is_divided(device
     found = {part.number: part.scores for part in device.detector.score_batch(batch)}
     assert_equal(found[0], scorers[PLAIN][0].score(good)[0])
     assert_equal(found[1], scorers[PAPER][0].score(good)[0])
+
+
+@pytest.mark.parametrize("number", [PLAIN, PAPER])
+def test_so_are_images_of_one_reference(device: FakeDevice, scorers: Scorers, number: int) -> None:
+    images = inputs_for(OPTIONS[number], [1, 4, 3])
+    device.graphs.fails_with = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert_equal(scorers[number][1].score(images)[0], scorers[number][0].score(images)[0])
+
+
+def test_what_a_pass_that_did_not_fit_has_taken_is_free_before_it_is_divided(
+    device: FakeDevice, scorers: Scorers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, search, taken = device.runtime.layers_of, device_search.search_on_device, list[list[Any]]()
+
+    def observed(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        held.append(sum(reference() is not None for references in taken for reference in references))
+        found = layers(images)
+        taken.append([weakref.ref(layer) for layer in found])
+        return found
+
+    def fails_once(*arguments: Any) -> Any:
+        if len(taken) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return search(*arguments)
+
+    held = list[int]()
+    monkeypatch.setattr(device.runtime, "layers_of", observed)
+    monkeypatch.setattr(device_outcome, "search_on_device", fails_once)
+    images = inputs_for(OPTIONS[PLAIN], [1, 4])
+    assert_equal(scorers[PLAIN][1].score(images)[0], scorers[PLAIN][0].score(images)[0])
+    assert held == [0, 0, 0]
 
 
 @pytest.mark.parametrize("copy", [1, 2, 3])

@@ -79,10 +79,13 @@ async def open_catalog(
 
 
 def _warn_of_unused_cache(settings: Settings) -> None:
-    if unused := settings.model_fields_set & {"store_cache", "store_cache_mib"}:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(unused))
+    # Not what is set: the processes of a server give each other all settings.
+    fields = type(settings).model_fields
+    unused = [name for name in ("store_cache", "store_cache_mib") if getattr(settings, name) != fields[name].default]
+    if unused:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in unused)
         store = "no --store" if settings.store_folder is None else f"the folder {settings.store_folder}"
-        _log.warning("%s has no effect with %s: only what is read from a bucket is copied there", flags, store)
+        _log.warning("No effect of %s with %s: only what is read from a bucket is copied there", flags, store)
 
 
 def _open_own(folder: Path | None, resources: ExitStack) -> MemoryReferenceStore | FolderReferenceStore:

@@ -35,11 +35,17 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _check_clock,
     check_limits,
 )
+_OF_ENGINES: Final = frozenset({check_weights, check_device, check_precision, check_decode, check_store})
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Every finding, as soon as it is there. A check that fails by itself is a finding as well."""
+    """Every finding, as soon as it is there. A check that fails by itself is a finding as well.
+
+    What is a matter of an engine elsewhere is not looked for here.
+    """
     for check in CHECKS:
+        if settings.engine is not None and check in _OF_ENGINES:
+            continue
         try:
             yield from check(settings)
         except Exception as error:  # noqa: BLE001 - the others say more

@@ -20,13 +20,13 @@ _OTHER_FILES: Final = 128
 
 def check_fronts(settings: Settings) -> Iterator[Finding]:
     """Whether there can be as many processes."""
-    if (fronts := count_fronts(settings)) == 1:
+    if (fronts := count_fronts(settings)) == 1 and settings.engine is None:
         return
     try:
         check_settings(settings)
-        yield ok("fronts", f"{fronts} and an engine")
+        yield ok("fronts", f"{fronts} and " + (f"the engine at {settings.engine}" if settings.engine else "an engine"))
     except StartupError as error:
-        yield fault("fronts", error.message, "Set --fronts 1.")
+        yield fault("fronts", error.message, "Leave that setting out." if settings.engine else "Set --fronts 1.")
 
 
 def check_limits(settings: Settings) -> Iterator[Finding]:

@@ -215,6 +215,14 @@ def test_a_device_that_cannot_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(check_decode(Settings()))
 
 
+def test_fronts_of_an_engine_elsewhere_need_neither_weights_nor_a_device() -> None:
+    found = {each.subject: each for each in examination.examine(Settings(engine="localhost:1", port=0))}
+    assert not found.keys() & {"weights", "device", "precision", "decode", "store"}
+    assert found["fronts"].message == "1 and the engine at localhost:1"
+    finding = only("fronts", Status.FAULT, "--decode device is a setting of the engine", engine="a:1", decode="device")
+    assert finding.advice == "Leave that setting out."
+
+
 def test_what_auto_has_measured(tmp_path: Path) -> None:
     (first,) = list(check_precision(Settings(precision="auto", threads=4)))
     assert (first.status, first.message) == (Status.OK, "auto: not measured here yet; the first start measures")

@@ -24,7 +24,8 @@ _BYTES_PER_MARK: Final = 16  # pixel data have a few in 1000 bytes; a file full 
 _FEW_MARKS: Final = 2**16
 _KNOWN: Final = frozenset({0xC4, 0xD9, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE, SCAN})
 """Tables, the end, metadata, scans: a file with a segment of another kind is not for a device."""
-_FRAMES: Final = (0xC0, 0xC2)  # baseline, progressive
+_BASELINE: Final = 0xC0
+"""Progressive files stay with the CPU: a device would read their scans with one of the threads that feed it."""
 _PRECISION_BITS: Final = 8
 _SUBSAMPLINGS: Final = {"YCbCr": ("444", "422", "420", "440", "411"), "Gray": ("Gray",)}
 _COMPONENTS: Final = {b"\1\2\3": "YCbCr", b"\1": "Gray"}
@@ -59,7 +60,7 @@ def device_file(image: SentImage, limits: ImageLimits) -> JpegFile | None:
 
 def _is_for_devices(data: bytes, found: list[Segment]) -> bool:
     frames = [segment for segment in found if segment.marker not in _KNOWN]
-    if len(found) == _MAX_SEGMENTS or len(frames) != 1 or frames[0].marker not in _FRAMES:
+    if len(found) == _MAX_SEGMENTS or len(frames) != 1 or frames[0].marker != _BASELINE:
         return False
     frame = frames[0].body
     color = _COMPONENTS.get(frame[6::3])
@@ -69,4 +70,4 @@ def _is_for_devices(data: bytes, found: list[Segment]) -> bool:
         _, _, stored_color, subsampling = simplejpeg.decode_jpeg_header(data)
     except ValueError:  # a layout that TurboJPEG does not know
         return False
-    return stored_color == color and subsampling in _SUBSAMPLINGS[color] and has_plain_scans(data, frames[0], found)
+    return stored_color == color and subsampling in _SUBSAMPLINGS[color] and has_plain_scans(data, found)

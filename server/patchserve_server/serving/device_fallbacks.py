@@ -6,6 +6,7 @@ import logging
 from contextvars import Context
 from typing import Final
 
+from patchserve_server.domain.errors import EngineLostError
 from patchserve_server.domain.jpeg_file import DeviceCodecError
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.log_interval import LogInterval
@@ -21,7 +22,7 @@ class DeviceFallbacks:
     def __init__(self) -> None:
         self._interval = LogInterval(_TELL_EVERY_S)
 
-    def add(self, error: DeviceCodecError) -> None:
+    def add(self, error: DeviceCodecError | EngineLostError) -> None:
         """The CPU does one more."""
         if (due := self._interval.count()) is not None:
             # Outside of this call: it is about many.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from patchserve_server.domain.errors import ResponseTooLargeError
+from patchserve_server.domain.errors import EngineLostError, ResponseTooLargeError
 from patchserve_server.domain.images import RgbImage, SentImage
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection, OutputOptions, RawScores, Timing
@@ -139,7 +139,7 @@ class ImageSteps:
         overlay = None
         try:
             overlay = self._local.drawn(await self._drawing.draw(drawing, request.flow), drawing)
-        except DeviceCodecError as error:
+        except (DeviceCodecError, EngineLostError) as error:  # the scores are here, and all that the CPU needs
             self._fallbacks.add(error)
         except ResponseTooLargeError:  # that of the CPU has fewer bytes: with a quarter of the color
             overlay = None

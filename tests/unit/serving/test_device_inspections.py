@@ -23,12 +23,18 @@ from fakes.waiting import until
 from PIL import Image
 
 from patchserve_server import imaging
-from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError, UndecodableImageError
+from patchserve_server.domain.errors import (
+    EngineLostError,
+    ImageTooLargeError,
+    ResponseTooLargeError,
+    UndecodableImageError,
+)
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
 from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.domain.work_events import Stage, Wait
 from patchserve_server.imaging.encode import MAX_OVERLAY_SIDE_PX
+from patchserve_server.serving.drawing import BatchedDrawing
 
 CARD = SentImage(encoded(card()))
 JPEG_OVERLAY = OutputOptions(overlay=True, overlay_format=OverlayFormat.JPEG)
@@ -122,6 +128,16 @@ async def test_what_the_device_cannot_draw_is_drawn_here_with_the_same_score(ben
     assert inspection.verdict == plain.verdict
     assert inspection.overlay is not None
     assert Image.open(io.BytesIO(inspection.overlay.data)).size == inspection.overlay.size_px == (64, 48)
+
+
+async def test_an_overlay_is_drawn_here_if_the_device_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lose(*_: object) -> bytes:
+        raise EngineLostError
+
+    monkeypatch.setattr(BatchedDrawing, "draw", lose)
+    inspection = await bench.inspect(CARD, JPEG_OVERLAY)
+    assert inspection.overlay is not None
+    assert Image.open(io.BytesIO(inspection.overlay.data)).size == card().size
 
 
 async def test_a_file_that_the_device_cannot_decode_hurts_no_other_image(bench: Bench) -> None:

@@ -18,7 +18,6 @@ _SAVED: Final[tuple[dict[str, object], ...]] = (
     {"quality": 75, "subsampling": "4:2:0"},
     {"quality": 90, "subsampling": "4:2:2"},
     {"quality": 95, "subsampling": "4:4:4"},
-    {"quality": 90, "subsampling": "4:2:0", "progressive": True},
 )
 """In the options of Pillow."""
 

@@ -108,10 +108,10 @@ class FakeDetector:
             failure, self.failure = self.failure, None
             raise failure
         for number, (scorer, inputs) in enumerate(batch):
-            unknown = frozenset[int]()
+            unknown = dict[int, DeviceCodecError]()
             if not isinstance(inputs, np.ndarray):
                 self.files += len(inputs)
-                unknown = frozenset(at for at, file in enumerate(inputs) if self.is_unknown(file))
+                unknown = {at: DeviceCodecError("made up") for at, file in enumerate(inputs) if self.is_unknown(file)}
                 inputs = _decoded([file for at, file in enumerate(inputs) if at not in unknown], scorer)  # noqa: PLW2901
             times = ScoringTimes(1.0, 1.0, 2.0 if self.decode == "device" else 0.0)
             try:

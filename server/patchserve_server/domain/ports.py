@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from patchserve_server.domain.images import ModelInputs
@@ -68,7 +68,7 @@ class ScoredPart:
     number: int  # of the part, from 0
     scores: Sequence[RawScores] | Exception  # of each image that is decoded; or what failed
     times: ScoringTimes
-    undecoded: frozenset[int] = frozenset()  # the numbers of the files that the device cannot decode
+    undecoded: Mapping[int, DeviceCodecError] = field(default_factory=dict)  # why, by the number of the file
 
 
 class Scorer(Protocol):

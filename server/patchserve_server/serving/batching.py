@@ -16,7 +16,7 @@ from patchserve_server.domain.call_events import Work, current_work
 from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
+from patchserve_server.domain.jpeg_file import JpegFile
 from patchserve_server.domain.ports import Detector, ScoredPart, Scorer, ScorerInputs, ScoringTimes
 from patchserve_server.domain.work_events import BatchScored
 from patchserve_server.serving.batch_workers import BatchWorkers
@@ -182,8 +182,8 @@ def _inputs_of(part: Sequence[_QueuedInput]) -> ScorerInputs:
 
 
 def _deliver(part: Sequence[_QueuedInput], scored: ScoredPart, started_s: float) -> None:
-    if scored.undecoded:
-        _fail([part[number] for number in scored.undecoded], DeviceCodecError("The device cannot decode this file."))
+    for number, error in scored.undecoded.items():
+        _fail([part[number]], error)
     if isinstance(scored.scores, Exception):
         _fail(part, scored.scores)
         return

@@ -100,10 +100,10 @@ class BatchedDrawing:
         try:
             drawn = self._detector.draw(drawings)
         except Exception as error:  # noqa: BLE001 - its callers have their overlays from the CPU
-            _log.exception("The device failed to draw")
-            return [DeviceCodecError(str(error) or type(error).__name__)] * len(drawings)
+            _log.debug("The device failed to draw", exc_info=True)  # the inspector tells it, once a minute
+            return [DeviceCodecError(f"{type(error).__name__}: {error}") for _ in drawings]
         if len(drawn) != len(drawings):
-            return [DeviceCodecError(f"It drew {len(drawn)} of {len(drawings)} overlays.")] * len(drawings)
+            return [DeviceCodecError(f"It drew {len(drawn)} of {len(drawings)} overlays.") for _ in drawings]
         return drawn
 
 

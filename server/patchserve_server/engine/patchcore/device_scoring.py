@@ -40,7 +40,7 @@ class DevicePart(Part):
     """The images of one reference, and what is on the device of them."""
 
     plan: DevicePlan
-    undecoded: set[int] = field(default_factory=set)  # the numbers of files
+    undecoded: dict[int, DeviceCodecError] = field(default_factory=dict)  # by the number of the file
     on_device: dict[int, Tensor] = field(default_factory=dict)  # covered images (b, H, W, 3) by the number of the first
     searched: list[Searched] = field(default_factory=list)  # of images that still have tiles to search
 
@@ -56,7 +56,7 @@ class DevicePart(Part):
 
     def going_back(self) -> Callable[[], None]:
         """What forgets all that is found from now on."""
-        on_device, undecoded = dict(self.on_device), set(self.undecoded)
+        on_device, undecoded = dict(self.on_device), dict(self.undecoded)
         searched, scores = list(self.searched), list(self.scores)
 
         def go_back() -> None:
@@ -74,7 +74,9 @@ class DevicePart(Part):
     def take(self, images: range, decoded: Sequence[Tensor | DeviceCodecError]) -> None:
         """What the files of these images are on the device, (H, W, 3) each."""
         pixels = [one for one in decoded if isinstance(one, Tensor)]
-        self.undecoded |= {number for number, one in zip(images, decoded, strict=True) if not isinstance(one, Tensor)}
+        self.undecoded |= {
+            at: one for at, one in zip(images, decoded, strict=True) if isinstance(one, DeviceCodecError)
+        }
         if pixels:
             self.on_device[images.start] = self.plan.cover(torch.stack(pixels))
 
@@ -108,7 +110,7 @@ def score_on_device(parts: Sequence[DevicePart], codec: Codec | None = None) -> 
         for part in dict.fromkeys(part for part, _ in pairs):
             if part.is_done:
                 del waiting[part.number]
-                yield ScoredPart(part.number, part.outcome, clock.times, frozenset(part.undecoded))
+                yield ScoredPart(part.number, part.outcome, clock.times, part.undecoded)
 
 
 @torch.inference_mode()
@@ -189,8 +191,8 @@ class _DevicePass:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - the CPU decodes these files, and the others go on
-            _log.exception("The device failed to decode")
-            return [DeviceCodecError(str(error) or type(error).__name__)] * len(files)
+            _log.debug("The device failed to decode", exc_info=True)  # the inspector tells it, once a minute
+            return [DeviceCodecError(f"{type(error).__name__}: {error}") for _ in files]
 
     def _send(self, runtime: DeviceRuntime) -> None:
         """Copies the images whose first tiles these are."""

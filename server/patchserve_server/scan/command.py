@@ -75,6 +75,7 @@ def run_request(request: ScanRequest, progress: Progress) -> Summary:
     reference = _reference(request)
     with open_results(request.out) as results:
         source = open_source(request.source, results.name)
+        settings = settings_for(configuration, reference)
         options = ScanOptions(
             source=source.name,
             reference_id=request.reference_id,
@@ -85,8 +86,8 @@ def run_request(request: ScanRequest, progress: Progress) -> Summary:
             overlay_format=OverlayFormat(request.overlay_format),
             overlay_max_side_px=request.overlay_max_side_px,
             white_level=request.white_level,
+            decode=settings.decode,
         )
-        settings = settings_for(configuration, reference)
         work = Work(settings, options, results.name, composition.open_detector)
         run = _run(request, configuration, work, reference, results, progress=progress)
         return scan(source, reference, options, results, run=run, progress=progress, restart=request.restart)

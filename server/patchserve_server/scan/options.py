@@ -38,6 +38,7 @@ class ScanOptions:
     overlay_format: OverlayFormat = OverlayFormat.JPEG
     overlay_max_side_px: int = DEFAULT_OVERLAY_SIDE_PX  # 0: the image's own size
     white_level: int | None = None  # None: that of the reference
+    decode: str = "cpu"  # where JPEGs are decoded: scores depend on it a little
 
     def __post_init__(self) -> None:
         self.output(overlay=False)

@@ -135,6 +135,7 @@ def changed(**changes: Any) -> Callable[[], ScanOptions]:
         (changed(max_regions=3, overlays=Overlays.ALL), "--max-regions 16, not 3, --overlays none, not all"),
         (changed(overlay_format=OverlayFormat.PNG), "--overlay-format jpeg, not png"),
         (changed(overlay_max_side_px=0), "--overlay-max-side 1280, not 0"),
+        (changed(decode="device"), "--decode cpu, not device"),
         (changed(revision="cd" * 32), r"which is at cdcdcdcdcdcd now\. Name other results, to compare both; or go on"),
     ],
 )

@@ -7,17 +7,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 from e2e.harness import connect, load
 from e2e.in_process import RunningServer, running_server
 from e2e.streaming import config, frame, results
-from fakes.devices import CountedCodec, FakeDevice, fake_device
+from fakes.devices import CountedCodec, FakeDevice, device_with
 from fakes.images import card, encoded
 from PIL import Image
 
 from patchserve.v1.inference_pb2 import InferRequest, InferResponse, OutputOptions, OverlayFormat
 from patchserve.v1.server_info_pb2 import GetServerInfoRequest
-from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.detector import PatchCoreDetector
 
 pytest.importorskip("torchcodec")
@@ -33,7 +31,7 @@ def codec() -> CountedCodec:
 
 @pytest.fixture(scope="module")
 def device(codec: CountedCodec) -> FakeDevice:
-    return fake_device(load_backbone("efficientnet_lite2", None, torch.device("cpu")), codec=codec)
+    return device_with(codec)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from patchserve_server.domain.overlay_drawing import OverlayDrawing
 from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.device_runtime import DeviceRuntime, in_precision
 from patchserve_server.engine.backbone.graphs import Pass
+from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.backbone.transfers import DeviceTransfers
 from patchserve_server.engine.codec import Codec
@@ -92,6 +93,11 @@ def fake_device(
     runtime = DeviceRuntime(module, precision, graphs, transfers, sizes=SIZES)
     detector = PatchCoreDetector(SharedBackbone(backbone.identity, runtime), codec=codec)
     return FakeDevice(detector, runtime, graphs, transfers)
+
+
+def device_with(codec: Codec) -> FakeDevice:
+    """One with real weights, that takes files."""
+    return fake_device(load_backbone("efficientnet_lite2", None, CPU), codec=codec)
 
 
 def jpeg_file(image: Image.Image, orientation: int = 1, **options: object) -> JpegFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +12,7 @@ from pathlib import Path
 from fakes.detector import FakeDetector
 from fakes.gray import open_reference, reference
 from patchserve_server import imaging
-from patchserve_server.domain.events import Events, ImageInspected
+from patchserve_server.domain.events import NOBODY, Events, ImageInspected
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, Inspection, OutputOptions
 from patchserve_server.domain.work_events import ImageProcessed
@@ -53,25 +53,38 @@ class Bench:
         return await self.inspector.inspect(REFERENCE, image, options or OutputOptions(), FLOW)
 
 
-@contextlib.asynccontextmanager
-async def inspecting(
-    detector: FakeDetector, outputs: Path | None = None, max_bytes: int = 2**26
-) -> AsyncIterator[Bench]:
-    """With the reference REFERENCE, of level 100."""
-    heard, decodes = Heard(), detector.info.decode == "device"
+@contextlib.contextmanager
+def local_inspector(
+    detector: FakeDetector,
+    events: Events = NOBODY,
+    *,
+    outputs: Path | None = None,
+    max_overlay_bytes: int = 2**26,
+    scale: HeatmapScale = HeatmapScale.CALIBRATED,
+) -> Iterator[LocalInspector]:
+    """An inspector with threads of its own."""
     with ThreadPoolExecutor(2) as device, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
-        limits = FolderLimits(100, timedelta(days=1), 10**8)
-        inspector = LocalInspector(
+        limits, decodes = FolderLimits(100, timedelta(days=1), 10**8), detector.info.decode == "device"
+        yield LocalInspector(
             LocalScoring(Batcher(detector, device, workers=1, max_batch_size=4, max_queue_delay_s=0)),
             images,
             FairSemaphore(8),
             threads=2,
             limits=imaging.ImageLimits(),
-            max_overlay_bytes=max_bytes,
-            default_scale=HeatmapScale.CALIBRATED,
+            max_overlay_bytes=max_overlay_bytes,
+            default_scale=scale,
             outputs=Outputs(OutputFolder(outputs, limits), writing, only_anomalous=False) if outputs else None,
             drifts=DriftWatch(lambda _: None, images),
-            events=heard,
+            events=events,
             drawing=BatchedDrawing(detector, device, workers=1, max_batch_size=4) if decodes else None,
         )
+
+
+@contextlib.asynccontextmanager
+async def inspecting(
+    detector: FakeDetector, outputs: Path | None = None, max_bytes: int = 2**26
+) -> AsyncIterator[Bench]:
+    """With the reference REFERENCE, of level 100."""
+    heard = Heard()
+    with local_inspector(detector, heard, outputs=outputs, max_overlay_bytes=max_bytes) as inspector:
         yield Bench(inspector, detector, heard)

@@ -141,8 +141,8 @@ class ImageSteps:
             overlay = self._local.drawn(await self._drawing.draw(drawing, request.flow), drawing)
         except (DeviceCodecError, EngineLostError) as error:  # the scores are here, and all that the CPU needs
             self._fallbacks.add(error)
-        except ResponseTooLargeError:  # that of the CPU has fewer bytes: with a quarter of the color
-            overlay = None
+        except ResponseTooLargeError:
+            pass  # that of the CPU has fewer bytes: with a quarter of the color
         return _Drawn(judged, overlay, _ms_since(started_s))
 
     def _finish(

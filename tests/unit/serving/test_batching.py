@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -79,17 +79,24 @@ async def test_waiting_images_are_scored_in_one_batch(pool: ThreadPoolExecutor) 
     assert detector.batches == [1, 3, 1]  # the worker was free when the first image came
 
 
-async def test_large_images_form_smaller_batches(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    detector = FakeDetector()
-    monkeypatch.setattr(batching, "_FULL_BATCH_BYTES", 2 * gray_input(0).nbytes)
+async def assert_batches_of_two(
+    detector: FakeDetector, pool: ThreadPoolExecutor, image_of: Callable[[int], ModelInputs | JpegFile]
+) -> None:
+    """Of four images, the first is alone, because the worker was free."""
     batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
     target = scorer(reference(level=0))
     detector.gate.clear()
-    calls = [asyncio.create_task(batcher.score(target, gray_input(level), FLOW)) for level in (0, 1, 2, 3)]
+    calls = [asyncio.create_task(batcher.score(target, image_of(level), FLOW)) for level in (0, 1, 2, 3)]
     await wait_for_batches(detector, 1)
     detector.gate.set()
     assert [(await call).raw.image_score for call in calls] == [0, 1, 2, 3]
     assert detector.batches == [1, 2, 1]
+
+
+async def test_large_images_form_smaller_batches(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = FakeDetector()
+    monkeypatch.setattr(batching, "_FULL_BATCH_BYTES", 2 * gray_input(0).nbytes)
+    await assert_batches_of_two(detector, pool, gray_input)
 
 
 async def test_a_single_image_does_not_wait_for_others(pool: ThreadPoolExecutor) -> None:
@@ -319,11 +326,4 @@ async def test_files_of_many_pixels_form_smaller_batches_and_their_bytes_do_not_
     detector = FakeDetector(decode="device")
     monkeypatch.setattr(batching, "_FULL_BATCH_BYTES", 1)  # of model inputs, which are copied
     monkeypatch.setattr(batching, "_FULL_BATCH_PIXELS", 2 * 24 * 20)
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
-    target = scorer(reference(level=0))
-    detector.gate.clear()
-    calls = [asyncio.create_task(batcher.score(target, gray_file(level), FLOW)) for level in (0, 1, 2, 3)]
-    await wait_for_batches(detector, 1)
-    detector.gate.set()
-    assert [(await call).raw.image_score for call in calls] == [0, 1, 2, 3]
-    assert detector.batches == [1, 2, 1]
+    await assert_batches_of_two(detector, pool, gray_file)

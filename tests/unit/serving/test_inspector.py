@@ -9,9 +9,7 @@ import io
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import pytest
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png, open_reference, reference
 from fakes.images import encoded, noise
+from fakes.inspectors import local_inspector
 from fakes.waiting import settle, until
 from numpy.typing import NDArray
 from PIL import Image
@@ -33,16 +32,10 @@ from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.work_events import ImageProcessed, Stage, Wait
-from patchserve_server.serving.batching import Batcher
-from patchserve_server.serving.drift import DriftWatch
-from patchserve_server.serving.fairness import FairSemaphore, FlowKey
+from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.local_inspector import LocalInspector
-from patchserve_server.serving.local_scoring import LocalScoring
-from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
-from patchserve_server.serving.outputs import Outputs
 
 FLOW = FlowKey("a")
-LIMITS = FolderLimits(100, timedelta(days=1), 10**8)
 FUNCTIONS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", "encode_overlay")
 
 
@@ -77,21 +70,14 @@ async def inspector(
     events: Events = NOBODY,
     detector: FakeDetector | None = None,
 ) -> AsyncIterator[LocalInspector]:
-    with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
-        yield LocalInspector(
-            LocalScoring(
-                Batcher(detector or FakeDetector(), inference, workers=1, max_batch_size=2, max_queue_delay_s=0)
-            ),
-            images,
-            FairSemaphore(4),
-            threads=2,
-            limits=imaging.ImageLimits(),
-            max_overlay_bytes=max_overlay_bytes,
-            default_scale=HeatmapScale.RELATIVE,
-            outputs=Outputs(OutputFolder(outputs, LIMITS), writing, only_anomalous=False) if outputs else None,
-            drifts=DriftWatch(lambda _: None, images),
-            events=events,
-        )
+    with local_inspector(
+        detector or FakeDetector(),
+        events,
+        outputs=outputs,
+        max_overlay_bytes=max_overlay_bytes,
+        scale=HeatmapScale.RELATIVE,
+    ) as made:
+        yield made
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from fakes.devices import CountedCodec, FakeDevice, fake_device, jpeg_file, waits
+from fakes.devices import CountedCodec, FakeDevice, device_with, jpeg_file, waits
 from fakes.engine import fit
 from fakes.images import card
 from PIL import Image
@@ -19,7 +19,6 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.jpeg_file import JpegFile
 from patchserve_server.domain.ports import ScoredPart, Scorer, ScorerInputs
-from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.imaging import to_model_input
 from patchserve_server.imaging.on_device.sample_files import decode_on_cpu
@@ -39,7 +38,7 @@ def codec() -> CountedCodec:
 
 @pytest.fixture(scope="module")
 def device(codec: CountedCodec) -> FakeDevice:
-    return fake_device(load_backbone("efficientnet_lite2", None, torch.device("cpu")), codec=codec)
+    return device_with(codec)
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
 
     faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))  # by method, one for each call
     late_faults: dict[str, tuple[int, Fault]] = field(default_factory=dict)  # by method, after so many calls
+    held: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by method: how many calls to hold
     delay_s: float = 0.0  # before a unary response
     build_s: float = 0.0  # how long a streamed load takes after its last image
     page_size: int = 2
@@ -84,6 +85,10 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         """Let all calls of a method fail that come after so many."""
         self.late_faults[method] = (count, fault)
 
+    def hold(self, method: str) -> None:
+        """Let the next call of a method wait until it is cancelled."""
+        self.held[method] += 1
+
     def wait_for_request(self, method: str, count: int = 1) -> None:
         """Return when so many requests have arrived."""
         with self._received:
@@ -95,6 +100,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             self._received.notify_all()
         self.metadata.append(dict(context.invocation_metadata() or ()))
         self.addressed[method].append(self.metadata[-1].get("x-patchserve-reference"))
+        if self.held[method]:
+            self.held[method] -= 1
+            await asyncio.Event().wait()
         if self.faults[method]:
             await self.faults[method].popleft().abort(context)
         count, fault = self.late_faults.get(method, (0, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from patchserve_client.evaluation.dataset import LabeledImage, read_mask
 from patchserve_client.evaluation.pixel_metrics import PixelHistograms
 
 _UNKNOWN_OUTCOMES = ("CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN")
+_END_OF_LOAD_S = 10.0  # an interrupted load ends with its batch
+_POLL_S = 0.05
 
 
 class ReferenceExistsError(ValueError):
@@ -82,22 +85,35 @@ def loaded_reference(
     with contextlib.suppress(NotFound):
         client.get_reference(reference_id)
         raise ReferenceExistsError(f'The server already has a reference "{reference_id}".')
+    reference: ReferenceInfo | None = None
     try:
         reference = client.load_reference(images, reference_id, **options)
-    except BaseException as error:
-        if not isinstance(error, PatchserveError) or error.code in _UNKNOWN_OUTCOMES:
-            with contextlib.suppress(PatchserveError):  # the server may have finished it
-                client.delete_reference(reference_id)
-        raise
-    try:
         yield reference
-    except BaseException:
         if not keep:
-            with contextlib.suppress(PatchserveError):  # the first error is more useful
+            client.delete_reference(reference_id, expected_revision=reference.revision)
+    except BaseException as error:  # also an interrupt of the deletion
+        with contextlib.suppress(PatchserveError):  # the first error is more useful
+            if reference is not None and not keep:
                 client.delete_reference(reference_id, expected_revision=reference.revision)
+            elif reference is None and _may_have_loaded(error):
+                _delete_what_was_loaded(client, reference_id)
         raise
-    if not keep:
-        client.delete_reference(reference_id, expected_revision=reference.revision)
+
+
+def _may_have_loaded(error: BaseException) -> bool:
+    """Whether the server may have finished a load that ended with this error."""
+    return not isinstance(error, PatchserveError) or error.code in _UNKNOWN_OUTCOMES
+
+
+def _delete_what_was_loaded(client: Client, reference_id: str) -> None:
+    """Delete what an interrupted load has become.
+
+    The server may hear of the interrupt after the next call. So its load must have ended before the deletion.
+    """
+    ends_at_s = time.monotonic() + _END_OF_LOAD_S
+    while client.list_loads(reference_id) and time.monotonic() < ends_at_s:
+        time.sleep(_POLL_S)
+    client.delete_reference(reference_id)
 
 
 def inspect(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import pytest
 import typer
 from fakes.fake_server import FakeServer
+from fakes.responses import png
 from fakes.terminal import command
 
+from patchserve_client import Client, NotFound
 from patchserve_client.cli._failures import exit_on_error
+from patchserve_client.evaluation import loaded_reference
 
 
 def test_ctrl_c_ends_a_stream_and_prints_its_summary(fake: FakeServer, folder: Path) -> None:
@@ -69,3 +73,31 @@ def test_ctrl_c_ends_infer_at_once(fake: FakeServer, folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr) == (130, "", "Interrupted.\n")
+
+
+@pytest.mark.parametrize("method", ["LoadReference", "DeleteReference"])
+def test_ctrl_c_at_a_change_of_an_evaluation_leaves_no_reference(fake: FakeServer, tmp_path: Path, method: str) -> None:
+    for name in ("train/good/0", "test/good/1"):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(png("green"))
+    fake.hold(method)
+    arguments = command("evaluate", tmp_path, "--server", fake.address)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    fake.wait_for_request(method)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr.splitlines()[-1]) == (130, "Interrupted.")
+    assert len(fake.requests["DeleteReference"]) == (1 if method == "LoadReference" else 2)
+    assert not fake.references
+
+
+def test_an_interrupted_load_has_ended_before_its_reference_is_deleted() -> None:
+    calls = Mock(spec=Client)
+    calls.get_reference.side_effect = NotFound("no such reference")
+    calls.load_reference.side_effect = KeyboardInterrupt
+    calls.list_loads.side_effect = [["a load"], ["a load"], []]
+    with pytest.raises(KeyboardInterrupt), loaded_reference(calls, [Path("a.png")], "belt"):
+        raise AssertionError("nothing was loaded")
+    listed = call.list_loads("belt")
+    assert calls.mock_calls[2:] == [listed, listed, listed, call.delete_reference("belt")]

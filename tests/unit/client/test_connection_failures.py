@@ -85,7 +85,7 @@ def test_a_certificate_of_an_unknown_authority(servers: Servers, call: CallMetho
 
 def test_a_certificate_for_another_name(servers: Servers, call: CallMethod) -> None:
     port = servers.tls.rpartition(":")[2]
-    other_name = f"ipv4:127.0.0.2:{port},127.0.0.1:{port}"
+    other_name = f"ipv4:127.0.0.1:{port},127.0.0.1:{port}"  # gRPC expects a name that consists of both
     assert "is for another name" in message(call, other_name, servers.config())
 
 

@@ -251,7 +251,7 @@ def _unresolved(engine: Engine, _: float, rows: int) -> Measured:
     assert scorer.plan is not None
     assert isinstance(scorer.plan.bank, DeviceIndex)
     patches = scorer.pipeline.embed(model_inputs(engine.options.scale.batch, _SQUARE)).flatten(0, 1)
-    found = search_on_device(patches, scorer.plan.bank, scorer.pipeline.neighbor_count)
+    found = search_on_device([(patches, scorer.plan.bank)], scorer.pipeline.neighbor_count)
     return Measured(100 * found.is_unresolved.float().mean().item(), "%")
 
 

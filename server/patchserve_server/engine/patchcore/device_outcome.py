@@ -9,38 +9,63 @@ import torch
 from torch import Tensor
 
 from patchserve_server.engine.patchcore.batch_scoring import Step
-from patchserve_server.engine.patchcore.device_plan import DevicePlan
-from patchserve_server.engine.patchcore.patch_scores import Neighbors, PatchScores
+from patchserve_server.engine.patchcore.device_plan import DevicePlan, TileGroup
+from patchserve_server.engine.patchcore.patch_scores import Neighbors, PatchScores, WorstPatches
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.scoring import REWEIGHTING_NEIGHBORS, reweighted_score
-from patchserve_server.engine.search.device_search import DeviceIndex, search_on_device
+from patchserve_server.engine.search.device_search import DeviceIndex, concatenated, search_on_device
 
 
-@dataclass(slots=True, eq=False)
-class Searched:
-    """What one step found."""
+@dataclass(frozen=True, slots=True, eq=False)
+class StepPatches:
+    """What the network saw in one step."""
 
     plan: DevicePlan
     step: Step
     patches: Tensor  # (b, P, D) float32
-    neighbors: Neighbors | None  # None: of a subspace
+
+    @property
+    def group(self) -> TileGroup:
+        return self.plan.groups[tuple(self.step.tiles)]
+
+    @property
+    def queries(self) -> Tensor:
+        """(b * P, D)."""
+        return self.patches.flatten(0, 1)
+
+    @property
+    def bank(self) -> DeviceIndex:
+        if not isinstance(self.plan.bank, DeviceIndex):
+            raise TypeError("A subspace has no rows.")
+        return self.plan.bank
+
+    def scores(self, neighbors: Neighbors) -> PatchScores:
+        group = self.group
+        return self.plan.pipeline.patch_scores(neighbors, self.patches, self.bank.index, group.positions, group.counted)
+
+
+@dataclass(slots=True, eq=False)
+class Searched:
+    """What was found for one step, or at once for steps whose plans have one `joint_key`."""
+
+    steps: Sequence[StepPatches]
+    neighbors: Neighbors | None  # of all images; None: of a subspace
     is_unresolved: Tensor | None  # (b * P,) bool
     scores: PatchScores
 
     @classmethod
-    def of(cls, plan: DevicePlan, step: Step, patches: Tensor) -> Searched:
-        group, pipeline = plan.groups[tuple(step.tiles)], plan.pipeline
-        if isinstance(plan.bank, PatchSubspace):
-            scores = pipeline.scores_against(patches, plan.bank, group.positions)
-            return cls(plan, step, patches, None, None, scores)
-        images, count, dim = patches.shape
+    def of(cls, steps: Sequence[StepPatches]) -> Searched:
+        first, pipeline = steps[0], steps[0].plan.pipeline
+        if isinstance(first.plan.bank, PatchSubspace):
+            scores = pipeline.scores_against(first.patches, first.plan.bank, first.group.positions)
+            return cls(steps, None, None, scores)
+        images, count = sum(len(one.patches) for one in steps), first.patches.shape[1]
         is_complete = pipeline.options.search_radius is None  # it finds as many rows as the bank has
-        near = None if is_complete else pipeline.near(group.positions.repeat(images))
-        found = search_on_device(patches.view(-1, dim), plan.bank, pipeline.neighbor_count, near)
+        near = None if is_complete else pipeline.near(first.group.positions.repeat(images))
+        found = search_on_device([(one.queries, one.bank) for one in steps], pipeline.neighbor_count, near)
         distances, rows = (each.view(images, count, -1) for each in (found.distances, found.rows))
         neighbors = Neighbors(distances, rows, is_complete)
-        scores = pipeline.patch_scores(neighbors, patches, plan.bank.index, group.positions, group.counted)
-        return cls(plan, step, patches, neighbors, found.is_unresolved, scores)
+        return cls(steps, neighbors, found.is_unresolved, _patch_scores(steps, neighbors))
 
     @property
     def unresolved_count(self) -> Tensor | None:
@@ -49,46 +74,74 @@ class Searched:
 
     def resolve(self) -> None:
         """Searches again for the queries that are unresolved, and waits for them."""
-        plan = self.plan
-        if self.neighbors is None or self.is_unresolved is None or isinstance(plan.bank, PatchSubspace):
+        if self.neighbors is None or self.is_unresolved is None:
             return
-        group, index = plan.groups[tuple(self.step.tiles)], plan.bank.index
-        queries = self.is_unresolved.nonzero()[:, 0]
-        images, count, dim = self.patches.shape
-        places = group.positions.repeat(images)[queries]
-        distances, rows = plan.pipeline.search_places(self.patches.view(-1, dim)[queries], index, places)
-        neighbors = replace(self.neighbors, is_complete=False)  # a distance may be infinite
-        neighbors.distances.view(images * count, -1)[queries] = distances
-        neighbors.rows.view(images * count, -1)[queries] = rows
-        self.scores = plan.pipeline.patch_scores(neighbors, self.patches, index, group.positions, group.counted)
+        found = self.neighbors
+        counts = [len(one.queries) for one in self.steps]
+        of_steps = (
+            torch.split(each, counts)
+            for each in (self.is_unresolved, found.distances.flatten(0, 1), found.rows.flatten(0, 1))
+        )
+        for one, is_unresolved, distances, rows in zip(self.steps, *of_steps, strict=True):
+            queries = is_unresolved.nonzero()[:, 0]
+            places = one.group.positions.repeat(len(one.patches))[queries]
+            distances[queries], rows[queries] = one.plan.pipeline.search_places(
+                one.queries[queries], one.bank.index, places
+            )
+        self.neighbors = replace(found, is_complete=False)  # a distance may be infinite
+        self.scores = _patch_scores(self.steps, self.neighbors)
+
+
+def _patch_scores(steps: Sequence[StepPatches], neighbors: Neighbors) -> PatchScores:
+    counts = [len(one.patches) for one in steps]
+    found = zip(torch.split(neighbors.distances, counts), torch.split(neighbors.rows, counts), strict=True)
+    each = [
+        one.scores(Neighbors(distances, rows, neighbors.is_complete))
+        for one, (distances, rows) in zip(steps, found, strict=True)
+    ]
+    return PatchScores.stack(each)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """The scores of some images of a part, on the device."""
+    """The scores of some images, on the device."""
 
     image_scores: Tensor  # (b,) float32
     maps: Tensor  # (b, h, w) float32
     unresolved_count: Tensor | None  # () float32, of image scores; None: there can be none
 
     @classmethod
-    def of(cls, plan: DevicePlan, searched: Sequence[Searched], *, is_certain: bool = False) -> Outcome:
-        """`is_certain`: wait for the device wherever that is needed to be exact."""
-        joined = PatchScores.join([one.scores for one in searched])
+    def of(cls, searched: Sequence[Searched], *, is_certain: bool = False) -> Outcome:
+        """Of all tiles of images. `is_certain`: wait for the device wherever that is needed to be exact."""
+        joined, steps = PatchScores.join([one.scores for one in searched]), searched[0].steps
+        plan = steps[0].plan
         maps = plan.maps(joined.distances)
-        if joined.worst is not None and isinstance(plan.bank, DeviceIndex):
-            bank, search, doubts = plan.bank, plan.pipeline.parallel_search, list[Tensor]()
-
-            def nearest(support: Tensor) -> tuple[Tensor, Tensor]:
-                if is_certain:
-                    return search.nearest(support, bank.index, REWEIGHTING_NEIGHBORS)
-                found = search_on_device(support, bank, REWEIGHTING_NEIGHBORS)
-                doubts.append(found.is_unresolved.sum(dtype=torch.float32))
-                return found.distances, found.rows
-
-            scores = reweighted_score(joined.worst, bank.index, nearest)
-            return cls(scores, maps, doubts[0] if doubts else None)
+        if joined.worst is not None:
+            return _reweighted(joined.worst, maps, steps, is_certain=is_certain)
         distances, spacing = joined.distances, joined.spacing
         if plan.counted is not None:
             distances, spacing = distances.index_select(1, plan.counted), spacing.index_select(1, plan.counted)
         return cls(plan.pipeline.scores_of_counted(distances, spacing), maps, None)
+
+
+def _reweighted(worst: WorstPatches, maps: Tensor, steps: Sequence[StepPatches], *, is_certain: bool) -> Outcome:
+    """The outcome of PAPER, which searches once more."""
+    counts, doubts = [len(one.patches) for one in steps], list[Tensor]()
+
+    def vectors_of(rows: Tensor) -> Tensor:
+        of_steps = zip(steps, torch.split(rows, counts), strict=True)
+        return concatenated([one.bank.index.patches[some] for one, some in of_steps])
+
+    def nearest(support: Tensor) -> tuple[Tensor, Tensor]:
+        asked = list(zip(torch.split(support, counts), (one.bank for one in steps), strict=True))
+        if is_certain:
+            search = steps[0].plan.pipeline.parallel_search
+            found = [search.nearest(some, bank.index, REWEIGHTING_NEIGHBORS) for some, bank in asked]
+            distances, rows = (concatenated(each) for each in zip(*found, strict=True))
+            return distances, rows
+        neighbors = search_on_device(asked, REWEIGHTING_NEIGHBORS)
+        doubts.append(neighbors.is_unresolved.sum(dtype=torch.float32))
+        return neighbors.distances, neighbors.rows
+
+    scores = reweighted_score(worst, vectors_of, nearest)
+    return Outcome(scores, maps, doubts[0] if doubts else None)

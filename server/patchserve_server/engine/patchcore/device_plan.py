@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,7 +16,7 @@ from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.region_of_interest import COVER_LEVEL
-from patchserve_server.engine.patchcore.scoring import smooth_axis
+from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS, PAPER_NEIGHBORS, smooth_axis
 from patchserve_server.engine.patchcore.tiling import Tile
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.device_search import DeviceIndex
@@ -76,6 +76,18 @@ class DevicePlan:
         if not isinstance(self.pipeline.runtime, DeviceRuntime):
             raise TypeError(f"{self.pipeline.runtime} is no runtime of a device.")
         return self.pipeline.runtime
+
+    @property
+    def joint_key(self) -> Hashable | None:
+        """Equal for plans whose images can be searched and scored at once; None: only alone.
+
+        Their banks differ, and may have different numbers of rows.
+        """
+        pipeline, bank = self.pipeline, self.bank
+        is_plain = self.seen is None and pipeline.tiling.is_whole and pipeline.options.search_radius is None
+        if not is_plain or not isinstance(bank, DeviceIndex):
+            return None
+        return pipeline.options.profile, pipeline.shape, bank.counts(PAPER_NEIGHBORS), bank.counts(NOTEBOOK_NEIGHBORS)
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, islice, pairwise
@@ -27,7 +27,7 @@ from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.backbone.devices import Stopwatch, memory_error
 from patchserve_server.engine.codec import Codec
 from patchserve_server.engine.patchcore.batch_scoring import Clock, Part, Step, passes
-from patchserve_server.engine.patchcore.device_outcome import Outcome, Searched
+from patchserve_server.engine.patchcore.device_outcome import Outcome, Searched, StepPatches
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.search.bank_index import BankIndex
@@ -216,20 +216,43 @@ class _DevicePass:
         watch.lap()
         stops = accumulate((len(each) for each in seen), initial=0)
         vectors = dict[bool, Tensor]()  # of all tiles of the pass: references share what they do alike
+        groups = dict[Hashable, list[_Embedded]]()
         for (part, step), (start, stop) in zip(self._steps, pairwise(stops), strict=True):
             with part.fails_alone():
                 pipeline = part.pipeline
                 if pipeline.is_paper not in vectors:
                     vectors[pipeline.is_paper] = pipeline.vectors_of_tiles(layers)
                 patches = pipeline.tiling.core(vectors[pipeline.is_paper][start:stop], step.tiles)
-                searched = Searched.of(part.plan, step, patches)
-                self._searched.append(searched)
-                part.searched.append(searched)
-                if step.is_last:
-                    self._ended.append(_Ended(part, part.searched, Outcome.of(part.plan, part.searched)))
-                    part.searched = []
-                    del part.on_device[step.images.start]
+                key = part.plan.joint_key or (id(part), start)
+                groups.setdefault(key, []).append((part, StepPatches(part.plan, step, patches)))
+        for group in groups.values():
+            self._search(group)
         self._drop_failed()
+
+    def _search(self, group: Sequence[_Embedded]) -> None:
+        """Searches at once for steps that are alike; if that fails, for each alone."""
+        try:
+            self._find(group)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its caller gets it
+            part, _ = group[0]
+            part.searched = []
+            if len(group) == 1:
+                part.failure = error
+                return
+            for pair in group:
+                self._search([pair])
+
+    def _find(self, group: Sequence[_Embedded]) -> None:
+        (first, one), searched = group[0], Searched.of([one for _, one in group])
+        first.searched.append(searched)
+        if one.step.is_last:
+            self._ended.append(_Ended(group, first.searched, Outcome.of(first.searched)))
+            first.searched = []
+            for part, each in group:
+                del part.on_device[each.step.images.start]
+        self._searched.append(searched)
 
     def _drop_failed(self) -> None:
         self._steps = [(part, step) for part, step in self._steps if part.failure is None]
@@ -248,16 +271,21 @@ class _DevicePass:
         for end, scores, maps in zip(ended, copied, copied, strict=True):
             outcome = [scores, maps]
             if end in doubtful or any(one in unresolved for one in end.searched):
-                exact = Outcome.of(end.part.plan, end.searched, is_certain=True)
+                exact = Outcome.of(end.searched, is_certain=True)
                 outcome = runtime.transfers.to_host([exact.image_scores, exact.maps])
-            end.part.scores += [RawScores(float(score), one) for score, one in zip(*outcome, strict=True)]
+            raw = (RawScores(float(score), one) for score, one in zip(*outcome, strict=True))
+            for part, step_patches in end.group:
+                part.scores += islice(raw, len(step_patches.patches))
+
+
+_Embedded = tuple[DevicePart, StepPatches]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ended:
     """Images whose tiles are all searched."""
 
-    part: DevicePart
+    group: Sequence[_Embedded]
     searched: Sequence[Searched]
     outcome: Outcome
 

@@ -40,6 +40,19 @@ class PatchScores:
             WorstPatches.join(worst) if worst else None,
         )
 
+    @classmethod
+    def stack(cls, parts: Sequence[PatchScores]) -> PatchScores:
+        """The scores of the images of all parts, at the same positions."""
+        if len(parts) == 1:
+            return parts[0]
+        worst = [part.worst for part in parts if part.worst is not None]
+        return cls(
+            parts[0].positions,
+            torch.cat([part.distances for part in parts]),
+            torch.cat([part.spacing for part in parts]),
+            WorstPatches.stack(worst) if worst else None,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorstPatches:
@@ -59,8 +72,18 @@ class WorstPatches:
 
     @classmethod
     def join(cls, parts: Sequence[WorstPatches]) -> WorstPatches:
+        """Of all parts of the same images."""
+        return cls._cat(parts, dim=1)
+
+    @classmethod
+    def stack(cls, parts: Sequence[WorstPatches]) -> WorstPatches:
+        """Of the images of all parts."""
+        return cls._cat(parts, dim=0)
+
+    @classmethod
+    def _cat(cls, parts: Sequence[WorstPatches], dim: int) -> WorstPatches:
         return cls(
-            torch.cat([part.distances for part in parts], dim=1),
-            torch.cat([part.rows for part in parts], dim=1),
-            torch.cat([part.vectors for part in parts], dim=1),
+            torch.cat([part.distances for part in parts], dim),
+            torch.cat([part.rows for part in parts], dim),
+            torch.cat([part.vectors for part in parts], dim),
         )

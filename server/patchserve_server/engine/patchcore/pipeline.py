@@ -302,7 +302,7 @@ class Pipeline:
         worst, search = scores.worst, self.parallel_search
         reweighted = reweighted_score(
             worst,
-            index,
+            index.patches.__getitem__,
             lambda support: search.nearest(support, index, REWEIGHTING_NEIGHBORS, exclude_groups=exclude_groups),
         )
         return reweighted.tolist()

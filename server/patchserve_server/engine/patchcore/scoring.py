@@ -13,7 +13,6 @@ from torch import Tensor
 from patchserve_server.domain.images import AnomalyMap
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.patchcore.patch_scores import WorstPatches
-from patchserve_server.engine.search.bank_index import BankIndex
 
 NOTEBOOK_NEIGHBORS = 9
 PAPER_NEIGHBORS = 1
@@ -100,7 +99,9 @@ def mean_spacing(spacing: Tensor, rows: Tensor, *, is_complete: bool = False) ->
 
 
 def reweighted_score(
-    candidates: WorstPatches, index: BankIndex, nearest: Callable[[Tensor], tuple[Tensor, Tensor]]
+    candidates: WorstPatches,
+    vectors_of: Callable[[Tensor], Tensor],
+    nearest: Callable[[Tensor], tuple[Tensor, Tensor]],
 ) -> Tensor:
     """The raw image score of the PAPER profile (Roth et al. 2022, eq. 7, b = 9).
 
@@ -109,7 +110,7 @@ def reweighted_score(
 
     Args:
         candidates: the worst patches of each part of each image, or all of its patches.
-        index: the bank.
+        vectors_of: the vectors (B, ..., D) of rows (B, ...) of the bank.
         nearest: distances (B, 9) and rows (B, 9) of the neighbors of rows (B, D); fewer columns of a smaller bank.
 
     Returns:
@@ -117,12 +118,12 @@ def reweighted_score(
     """
     scores, worst = candidates.distances.max(dim=1)
     each = torch.arange(len(scores), device=scores.device)
-    support = index.patches[candidates.rows[each, worst]]  # m*, (B, D)
+    support = vectors_of(candidates.rows[each, worst])  # m*, (B, D)
     support_distances, neighbors = nearest(support)
     if neighbors.shape[1] < REWEIGHTING_NEIGHBORS:
         return scores
     vectors = candidates.vectors[each, worst]
-    distances = torch.linalg.vector_norm(index.patches[neighbors] - vectors[:, None], dim=2)
+    distances = torch.linalg.vector_norm(vectors_of(neighbors) - vectors[:, None], dim=2)
     weights = 1 - distances.softmax(dim=1)[:, 0]
     return torch.where(support_distances[:, -1].isfinite(), weights * scores, scores)
 

@@ -15,7 +15,9 @@ Ranks are most of what is written and read: 7.5 GB for 32 images and 75,000 rows
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -48,7 +50,6 @@ class DeviceIndex:
     index: BankIndex
     rounded: Tensor  # (P', W) float16: rows minus the center, scaled, negative; then half of their squared lengths
     offset: Tensor  # (D,) float32, the negative of the scaled center
-    scale: Tensor  # () float32
     bound: RankBound
 
     @classmethod
@@ -68,8 +69,13 @@ class DeviceIndex:
             longest = torch.maximum(longest, torch.linalg.vector_norm(back, dim=1).max())
             residual = torch.maximum(residual, torch.linalg.vector_norm(scaled + back, dim=1).max())
         center = torch.linalg.vector_norm(norms.center) * scale
-        bound = RankBound.of(dim, longest, residual, center, is_too_short=largest < _SHORTEST_BANK)
-        return cls(index, rounded, -norms.center * scale, scale, bound)
+        bound = RankBound.of(scale, dim, longest, residual, center, is_too_short=largest < _SHORTEST_BANK)
+        return cls(index, rounded, -norms.center * scale, bound)
+
+    def counts(self, k: int) -> tuple[int, int]:
+        """How many of the k nearest rows there are, and how many candidates it takes to find them."""
+        rows = len(self.index)
+        return min(k, rows), min(k + (_SPARE if rows < _MANY_ROWS else _SPARE_OF_MANY), rows)
 
     @property
     def nbytes(self) -> int:
@@ -90,17 +96,31 @@ class RankBound:
     same direction. What is lost when the center is subtracted in float32 counts as rounding, of rows and of queries.
     """
 
-    constant: Tensor  # () float32, c
-    longest: Tensor  # () float32, l, of the rounded rows
-    negative_slope: Tensor  # () float32, -s
+    numbers: Tensor  # (4,) float32, what follows; (Q, 4): for each query those of its bank
+    scale: Tensor  # () or (Q,), of the vectors
+    constant: Tensor  # c
+    longest: Tensor  # l, of the rounded rows
+    negative_slope: Tensor  # -s
 
     @classmethod
-    def of(cls, dim: int, longest: Tensor, residual: Tensor, center: Tensor, *, is_too_short: Tensor) -> RankBound:
+    def of(
+        cls, scale: Tensor, dim: int, longest: Tensor, residual: Tensor, center: Tensor, *, is_too_short: Tensor
+    ) -> RankBound:
         """`longest`: of the rounded rows; `residual`: the largest |b - b'|; `center`: the length of the scaled one."""
         longest, residual = longest * _MARGIN, residual * _MARGIN + _EPS * (center + _LONGEST_ROW)
         slope = residual * _MARGIN + _EPS * (center + longest + dim * longest)
         constant = _EPS * center * longest + _FEW_ROUNDINGS * _LONGEST_ROW**2
-        return cls(constant.masked_fill(is_too_short, torch.inf), longest * _MARGIN, -slope)
+        constant = constant.masked_fill(is_too_short, torch.inf)
+        numbers = torch.stack([scale, constant, longest * _MARGIN, -slope])
+        return cls(numbers, *numbers.unbind())
+
+    @classmethod
+    def of_queries(cls, asked: Sequence[Asked]) -> RankBound:
+        """Those of the banks, for each query."""
+        if len(asked) == 1:
+            return asked[0][1].bound
+        numbers = torch.cat([bank.bound.numbers.expand(len(queries), -1) for queries, bank in asked])
+        return cls(numbers, *numbers.unbind(dim=1))
 
     def has_wrong_squares(self, distances: Tensor) -> Tensor:
         """Whether float32 cannot say the squares of the differences in these distances (Q,): (Q,) bool."""
@@ -122,27 +142,44 @@ class DeviceNeighbors:
     rows: Tensor  # (Q, k) int64; -1 if there are fewer
     is_unresolved: Tensor  # (Q,) bool
 
+    @classmethod
+    def join(cls, parts: Sequence[DeviceNeighbors]) -> DeviceNeighbors:
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            torch.cat([part.distances for part in parts]),
+            torch.cat([part.rows for part in parts]),
+            torch.cat([part.is_unresolved for part in parts]),
+        )
 
-def search_on_device(queries: Tensor, bank: DeviceIndex, k: int, near: NearPlaces | None = None) -> DeviceNeighbors:
-    """The k nearest rows of each query (Q, D) float32, as `nearest.nearest` finds them. Nothing waits for the device.
 
-    With `near`, a query without a row in reach is unresolved.
+Asked = tuple[Tensor, DeviceIndex]
+"""Queries (Q, D) float32, and the bank in which to search for them."""
+
+
+def search_on_device(asked: Sequence[Asked], k: int, near: NearPlaces | None = None) -> DeviceNeighbors:
+    """The k nearest rows of each query, as `nearest.nearest` finds them. Nothing waits for the device.
+
+    Args:
+        asked: of several banks, all with the same `counts`. What they do alike is launched once. The results are those
+            of all queries in their order.
+        k: how many rows.
+        near: for one bank only. A query without a row in reach is unresolved.
     """
-    rows = len(bank.index)
-    k, count = min(k, rows), min(k + (_SPARE if rows < _MANY_ROWS else _SPARE_OF_MANY), rows)
-    parts = -(-len(queries) * len(bank.rounded) // _RANKS_AT_ONCE)
-    size = max(1, -(-len(queries) // max(1, parts)))
-    found = [
-        _search(queries[start : start + size], bank, k, count, _part(near, slice(start, start + size)))
-        for start in range(0, len(queries), size)
-    ]
-    if len(found) == 1:
-        return found[0]
-    return DeviceNeighbors(
-        torch.cat([part.distances for part in found]),
-        torch.cat([part.rows for part in found]),
-        torch.cat([part.is_unresolved for part in found]),
-    )
+    if len(asked) > 1:
+        if all(_parts(queries, bank) == 1 and bank.counts(k)[1] < len(bank.index) for queries, bank in asked):
+            return _search(asked, k, None)
+        return DeviceNeighbors.join([search_on_device([one], k) for one in asked])
+    queries, bank = asked[0]
+    size = max(1, -(-len(queries) // _parts(queries, bank)))
+    starts = range(0, len(queries), size)
+    parts = [(queries[start : start + size], _part(near, slice(start, start + size))) for start in starts]
+    return DeviceNeighbors.join([_search([(some, bank)], k, places) for some, places in parts])
+
+
+def _parts(queries: Tensor, bank: DeviceIndex) -> int:
+    """In how many parts the ranks of all queries fit into memory."""
+    return max(1, -(-len(queries) * len(bank.rounded) // _RANKS_AT_ONCE))
 
 
 def _search_all(queries: Tensor, bank: DeviceIndex, k: int) -> DeviceNeighbors:
@@ -153,31 +190,39 @@ def _search_all(queries: Tensor, bank: DeviceIndex, k: int) -> DeviceNeighbors:
     return DeviceNeighbors(distances[:, :k], nearest[:, :k], bank.bound.has_wrong_squares(distances[:, k - 1]))
 
 
-def _search(queries: Tensor, bank: DeviceIndex, k: int, count: int, near: NearPlaces | None) -> DeviceNeighbors:
+def _search(asked: Sequence[Asked], k: int, near: NearPlaces | None) -> DeviceNeighbors:
+    first, bank = asked[0]
+    k, count = bank.counts(k)
     if count == len(bank.index) and near is None:
-        return _search_all(queries, bank, k)
-    index, dim = bank.index, queries.shape[1]
-    scaled = torch.addcmul(bank.offset, queries, bank.scale)
-    rounded = scaled.new_empty((len(queries), bank.rounded.shape[1]), dtype=torch.float16)
+        return _search_all(first, bank, k)
+    stops, dim = list(accumulate((len(queries) for queries, _ in asked), initial=0)), first.shape[1]
+    each = [(*one, slice(start, stop)) for one, (start, stop) in zip(asked, pairwise(stops), strict=True)]
+    scaled = first.new_empty((stops[-1], dim))
+    for queries, bank, part in each:
+        torch.addcmul(bank.offset, queries, bank.bound.scale, out=scaled[part])
+    rounded = scaled.new_empty((len(scaled), bank.rounded.shape[1]), dtype=torch.float16)
     rounded[:, :dim] = scaled
     rounded[:, dim:].fill_(1)
-    ranks, rows = _lowest_ranks(rounded, bank, count, near)
+    lowest = [_lowest_ranks(rounded[part], bank, count, near) for _, bank, part in each]
+    ranks, rows = (concatenated(tensors) for tensors in zip(*lowest, strict=True))
     if near is not None:
-        rows = rows.masked_fill(ranks == torch.inf, len(index))
+        rows = rows.masked_fill(ranks == torch.inf, len(bank.index))
     rows = rows.sort(dim=1).values  # equal distances by row
-    present = rows if near is None and len(bank.rounded) == len(index) else rows.clamp(max=len(index) - 1)
-    exact = _distances(queries, index.patches, present)
+    present = rows if near is None else rows.clamp(max=len(bank.index) - 1)
+    exact = concatenated([_distances(queries, bank.index.patches, present[part]) for queries, bank, part in each])
     if near is not None:
-        exact.masked_fill_(rows == len(index), torch.inf)
+        exact.masked_fill_(rows == len(bank.index), torch.inf)
     exact, order = exact.sort(dim=1, stable=True)
     distances, nearest = exact[:, :k], present.gather(1, order[:, :k])
     if near is not None:
         nearest = nearest.masked_fill_(distances == torch.inf, -1)
     # All other rows are at least as far away as the last candidate may be; without others, that is infinitely far.
+    bound = RankBound.of_queries(asked)
     residuals = torch.linalg.vector_norm(scaled - rounded[:, :dim], dim=1)
-    lowest = bank.bound.lowest_of_others(ranks[:, -1], torch.linalg.vector_norm(scaled, dim=1), residuals)
-    last = distances[:, -1] * bank.scale
-    is_certain = torch.addcmul(bank.bound.constant, last, last, value=_MARGIN / 2) <= lowest  # not if it is no number
+    lowest_of_others = bound.lowest_of_others(ranks[:, -1], torch.linalg.vector_norm(scaled, dim=1), residuals)
+    last = distances[:, -1] * bound.scale
+    squared = torch.addcmul(bound.constant, last, last, value=_MARGIN / 2)
+    is_certain = squared <= lowest_of_others  # not if it is no number
     if near is not None:
         is_certain &= nearest[:, 0] >= 0
     return DeviceNeighbors(distances, nearest, is_certain.logical_not_())
@@ -190,9 +235,11 @@ def _lowest_ranks(rounded: Tensor, bank: DeviceIndex, count: int, near: NearPlac
     if near is not None and index.places is not None:
         ranks[:, : len(index)].masked_fill_(near.hides(index.places), torch.inf)
     if len(index) < _GROUPED_COLUMNS:
-        lowest = ranks.topk(count, dim=1, largest=False)
-        return lowest.values, lowest.indices
-    return BlockMinima.of(ranks, _group_of(len(index))).lowest(count)
+        lowest, rows = ranks.topk(count, dim=1, largest=False)
+    else:
+        lowest, rows = BlockMinima.of(ranks, _group_of(len(index))).lowest(count)
+    # The rank of a query that is no number is none either, and then the padding may be among the lowest.
+    return lowest, rows if len(bank.rounded) == len(index) else rows.clamp_(max=len(index) - 1)
 
 
 def multiply(queries: Tensor, rows: Tensor) -> Tensor:
@@ -209,7 +256,12 @@ def _distances(queries: Tensor, patches: Tensor, rows: Tensor) -> Tensor:
         torch.cdist(some[:, None], patches[found], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
         for some, found in zip(torch.split(queries, size), torch.split(rows, size), strict=True)
     ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return concatenated(parts)
+
+
+def concatenated(parts: Sequence[Tensor]) -> Tensor:
+    """The parts one after the other; a single one as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
 
 
 def _in_parts(values: Tensor) -> Tensor:

@@ -171,15 +171,63 @@ def test_what_a_pass_that_did_not_fit_has_taken_is_free_before_it_is_divided(
 def test_what_a_pass_that_did_not_fit_has_left_changes_no_score(
     device: FakeDevice, scorers: Scorers, monkeypatch: pytest.MonkeyPatch, copy: int
 ) -> None:
-    """Uncertain queries make one more copy for each reference: each may be the one too much."""
+    """Uncertain queries make one more copy for each kind of reference: each may be the one too much."""
     monkeypatch.setattr(device_search, "_MARGIN", 3.0)  # nothing is certain
-    images = [inputs_for(OPTIONS[PLAIN], [number]) for number in (1, 4)]
-    on_cpu, on_device = scorers[PLAIN]
+    batch = [(number, inputs_for(OPTIONS[PLAIN], [number + 1])) for number in (PLAIN, PAPER)]
     monkeypatch.setattr(device.transfers, "fails_at", device.transfers.to_host_count + copy)
-    found = {part.number: part.scores for part in device.detector.score_batch([(on_device, one) for one in images])}
+    pairs = [(scorers[number][1], images) for number, images in batch]
+    found = {part.number: part.scores for part in device.detector.score_batch(pairs)}
     assert device.transfers.to_host_count >= device.transfers.fails_at
-    for number, one in enumerate(images):
-        assert_equal(found[number], on_cpu.score(one)[0])
+    for place, (number, images) in enumerate(batch):
+        assert_equal(found[place], scorers[number][0].score(images)[0])
+
+
+@pytest.mark.parametrize(("number", "margin"), [(PLAIN, 1 + 1e-4), (PLAIN, 3.0), (PAPER, 1 + 1e-4), (PAPER, 3.0)])
+def test_references_that_are_alike_are_searched_at_once(
+    device: FakeDevice, scorers: Scorers, monkeypatch: pytest.MonkeyPatch, number: int, margin: float
+) -> None:
+    """Also if their banks have different sizes, and if nothing is certain."""
+    shown = [inputs_for(OPTIONS[number], images) for images in ([3], [1, 2, 5])]
+    others = [fit(device.detector, images, OPTIONS[number]) for images in shown]
+    of_device = [scorers[number][1], *others]
+    batch = [
+        (one, inputs_for(OPTIONS[number], images)) for one, images in zip(of_device, ([1, 7], [4], [6]), strict=True)
+    ]
+    alone = [one.score(images)[0] for one, images in batch]
+    searches = list[int]()
+
+    def counted(asked: Sequence[Any], *arguments: Any) -> Any:
+        searches.append(len(asked))
+        return device_search.search_on_device(asked, *arguments)
+
+    monkeypatch.setattr(device_search, "_MARGIN", margin)
+    monkeypatch.setattr(device_outcome, "search_on_device", counted)
+    found = {part.number: part.scores for part in device.detector.score_batch(batch)}
+    assert searches == ([3] if number == PLAIN else [3, 3])
+    for place, expected in enumerate(alone):
+        assert_equal(found[place], expected)
+
+
+def test_one_reference_that_fails_does_not_fail_those_that_are_alike(
+    device: FakeDevice, scorers: Scorers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = [inputs_for(OPTIONS[PLAIN], [number]) for number in (1, 4)]
+    broken = device.detector.open(scorers[PLAIN][1].model)
+    assert isinstance(broken, PatchCoreScorer)
+    assert broken.plan is not None
+    unlucky = broken.plan.bank
+
+    def search(asked: Sequence[Any], *others: Any) -> Any:
+        if any(bank is unlucky for _, bank in asked):
+            raise RuntimeError("broken")
+        return device_search.search_on_device(asked, *others)
+
+    monkeypatch.setattr(device_outcome, "search_on_device", search)
+    batch = [(scorers[PLAIN][1], good[0]), (broken, good[0]), (scorers[PLAIN][1], good[1])]
+    found = {part.number: part.scores for part in device.detector.score_batch(batch)}
+    assert isinstance(found[1], RuntimeError)
+    assert_equal(found[0], scorers[PLAIN][0].score(good[0])[0])
+    assert_equal(found[2], scorers[PLAIN][0].score(good[1])[0])
 
 
 def test_a_search_that_does_not_fit_is_divided_too_and_fails_with_its_reason(

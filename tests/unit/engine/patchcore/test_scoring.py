@@ -123,7 +123,9 @@ def reweighted(images: Tensor, index: BankIndex, groups: Tensor | None = None) -
     flat = (count, patches)
     candidates = WorstPatches(scores.view(flat), rows.view(flat), images)
     return reweighted_score(
-        candidates, index, lambda support: nearest(support, index, REWEIGHTING_NEIGHBORS, exclude_groups=groups)
+        candidates,
+        index.patches.__getitem__,
+        lambda support: nearest(support, index, REWEIGHTING_NEIGHBORS, exclude_groups=groups),
     )
 
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from patchserve_server.engine.search import device_search
 from patchserve_server.engine.search.bank_index import BankIndex
-from patchserve_server.engine.search.device_search import DeviceIndex, search_on_device
+from patchserve_server.engine.search.device_search import DeviceIndex, DeviceNeighbors, search_on_device
 from patchserve_server.engine.search.near_places import NearPlaces
 from patchserve_server.engine.search.nearest import nearest
 
 
 def found(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    results = search_on_device(queries, DeviceIndex.build(BankIndex.build(bank)), k)
+    results = search_on_device([(queries, DeviceIndex.build(BankIndex.build(bank)))], k)
     return results.distances, results.rows, results.is_unresolved
 
 
@@ -131,7 +131,7 @@ def test_only_rows_in_reach_are_found(radius: float) -> None:
     bank, queries, at = clustered(rows, 1), clustered(48, 2), torch.arange(48)
     near = NearPlaces.within(radius, grid, at)
     index = BankIndex.build(bank, places=places)
-    results = search_on_device(queries, DeviceIndex.build(index), 9, near)
+    results = search_on_device([(queries, DeviceIndex.build(index))], 9, near)
     distances, exact_rows = nearest(queries, index, 9, near=near)
     resolved = ~results.is_unresolved
     assert resolved.any()
@@ -142,7 +142,10 @@ def test_only_rows_in_reach_are_found(radius: float) -> None:
 def test_a_query_with_nothing_in_reach_is_not_certain() -> None:
     bank = BankIndex.build(clustered(20, 1), places=torch.zeros(20, dtype=torch.int64))
     near = NearPlaces.within(0.1, (10, 10), torch.tensor([0, 99]))
-    assert search_on_device(clustered(2, 2), DeviceIndex.build(bank), 9, near).is_unresolved.tolist() == [False, True]
+    assert search_on_device([(clustered(2, 2), DeviceIndex.build(bank))], 9, near).is_unresolved.tolist() == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("limit", ["_RANKS_AT_ONCE", "_VALUES_REFINED", "_GROUPED_COLUMNS"])
@@ -159,9 +162,28 @@ def test_a_search_waits_for_nothing() -> None:
     index = DeviceIndex.build(BankIndex.build(bank, places=torch.arange(500) % 64))
     near = NearPlaces.within(0.2, (8, 8), torch.arange(50))
     with torch.inference_mode(), waits() as found_waits:
-        search_on_device(queries, index, 9)
-        search_on_device(queries, index, 9, near)
+        search_on_device([(queries, index)], 9)
+        search_on_device([(queries, index), (queries, index)], 9)
+        search_on_device([(queries, index)], 9, near)
     assert found_waits == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([1, 9, 16, 17, 30, 511, 512, 700]), min_size=2, max_size=4),
+    seed=st.integers(0, 2**16),
+    k=st.sampled_from([1, 9]),
+)
+def test_banks_that_are_searched_at_once_give_what_each_gives_alone(sizes: list[int], seed: int, k: int) -> None:
+    banks = [10.0**place * clustered(rows, seed + place) for place, rows in enumerate(sizes)]
+    indexes = [DeviceIndex.build(BankIndex.build(bank)) for bank in banks]
+    asked = [(10.0**place * clustered(5 + place, 9), index) for place, index in enumerate(indexes)]
+    alike = [one for one in asked if one[1].counts(k) == indexes[0].counts(k)]
+    together = search_on_device(alike, k)
+    alone = DeviceNeighbors.join([search_on_device([one], k) for one in alike])
+    torch.testing.assert_close(together.distances, alone.distances, rtol=1e-6, atol=0)
+    assert torch.equal(together.rows, alone.rows)
+    assert torch.equal(together.is_unresolved, alone.is_unresolved)
 
 
 @pytest.mark.parametrize("rows", [700, 1000])

@@ -27,7 +27,7 @@ from patchserve_server.domain.reference_options import ReferenceOptions, Referen
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
 from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
-from patchserve_server.engine.backbone.devices import device_memory_at_start, device_memory_errors, memory_of
+from patchserve_server.engine.backbone.devices import device_errors, device_memory_at_start, memory_of
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.codec import Codec
 from patchserve_server.engine.patchcore.bank_match import require_match
@@ -153,44 +153,44 @@ class PatchCoreDetector:
         copied = DeviceIndex.predict_nbytes(kept, spec.feature_dim) if self._backbone.has_device_runtime else 0
         return inputs + vectors + index - shared + selected + copied + rows * _NEIGHBOR_BYTES
 
-    @device_memory_errors()
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
-        roi_mask = self._roi_mask(options, _shape_of(inputs))
-        masked = cover_outside(roi_mask, inputs)
-        pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        return self._fit(pipeline, masked, progress)
+        with device_errors(self._backbone.device):
+            roi_mask = self._roi_mask(options, _shape_of(inputs))
+            masked = cover_outside(roi_mask, inputs)
+            pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
+            return self._fit(pipeline, masked, progress)
 
-    @device_memory_errors()
     @torch.inference_mode()
     def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
-        bank, options = base.model.bank, base.model.options
-        roi_mask = self._roi_mask(options, bank.input_shape)
-        new = cover_outside(roi_mask, inputs)
-        masked = np.concatenate((bank.inputs, new))
-        pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        if isinstance(bank, Subspace) or may_have_views(options) or pipeline.runtime.nbytes:
-            return self._fit(pipeline, masked, progress)
-        if len(bank.patches) != len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape):
-            return self._fit(pipeline, masked, progress)  # of a coreset
-        # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
-        new_vectors = pipeline.embed_each(new, progress)
-        old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
-        return self._build(pipeline, masked, torch.cat((old_vectors, new_vectors)), progress)
+        with device_errors(self._backbone.device):
+            bank, options = base.model.bank, base.model.options
+            roi_mask = self._roi_mask(options, bank.input_shape)
+            new = cover_outside(roi_mask, inputs)
+            masked = np.concatenate((bank.inputs, new))
+            pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
+            if isinstance(bank, Subspace) or may_have_views(options) or pipeline.runtime.nbytes:
+                return self._fit(pipeline, masked, progress)
+            if len(bank.patches) != len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape):
+                return self._fit(pipeline, masked, progress)  # of a coreset
+            # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
+            new_vectors = pipeline.embed_each(new, progress)
+            old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
+            return self._build(pipeline, masked, torch.cat((old_vectors, new_vectors)), progress)
 
-    @device_memory_errors()
     @torch.inference_mode()
     def open(self, model: ReferenceModel) -> Scorer:
-        require_match(model, self.spec_of(model.bank.input_shape), self._backbone.spec)
-        device, bank, options = self._backbone.device, model.bank, model.options
-        roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
-        runtime = self._runtime_for(bank.inputs, options, roi_mask, _ignore_progress)
-        index = index_of(bank, device, approximate=options.approximate_search, product=self._search.product)
-        pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
-        scorer = self._scorer(model, pipeline, index)
-        if runtime.nbytes:
-            scorer.score(bank.inputs[:1])  # the first run of a network is slow
-        return scorer
+        with device_errors(self._backbone.device):
+            require_match(model, self.spec_of(model.bank.input_shape), self._backbone.spec)
+            device, bank, options = self._backbone.device, model.bank, model.options
+            roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
+            runtime = self._runtime_for(bank.inputs, options, roi_mask, _ignore_progress)
+            index = index_of(bank, device, approximate=options.approximate_search, product=self._search.product)
+            pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
+            scorer = self._scorer(model, pipeline, index)
+            if runtime.nbytes:
+                scorer.score(bank.inputs[:1])  # the first run of a network is slow
+            return scorer
 
     def open_nbytes(self, info: ReferenceInfo) -> int:
         device = self._backbone.device

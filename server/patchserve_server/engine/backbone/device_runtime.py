@@ -22,7 +22,8 @@ from patchserve_server.engine.backbone.transfers import Transfers
 PASS_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 """A pass with fewer images is filled up, so that no number of images is new to the device."""
 
-DTYPES: Final = {FP32: torch.float32, TF32: torch.float32, BF16: torch.bfloat16, FP16: torch.float16}
+DTYPES: Final = {FP32: torch.float32, TF32: torch.float32, FP16: torch.float16, BF16: torch.bfloat16}
+"""Of each precision, the most exact first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,11 +111,16 @@ class DeviceRuntime:
     def _capture(self, shape: tuple[int, ...]) -> _Captured:
         if (captured := self._captured.get(shape)) is not None:
             return captured
-        with self._running, _convolutions_in(self.precision):
+        with self._running:
             if shape not in self._captured:
                 images = torch.zeros(shape, dtype=torch.uint8, device=self.device)
-                self._captured[shape] = _Captured(images, self._graphs.capture(lambda: self.module(images)))
+                self._captured[shape] = _Captured(images, self._graphs.capture(lambda: self._computed(images)))
             return self._captured[shape]
+
+    def _computed(self, images: Tensor) -> tuple[Tensor, ...]:
+        with _convolutions_in(self.precision):  # also where a pass runs without a graph
+            layers: tuple[Tensor, ...] = self.module(images)
+            return layers
 
 
 def in_precision(module: nn.Module, precision: str) -> NormalizedLayers:
@@ -129,7 +135,7 @@ def in_precision(module: nn.Module, precision: str) -> NormalizedLayers:
 
 @contextmanager
 def _convolutions_in(precision: str) -> Iterator[None]:
-    """Lets convolutions that are captured use TF32. Products of searches are not convolutions, and stay exact."""
+    """Lets convolutions use TF32 in that precision. Products of searches are not convolutions, and stay exact."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = precision == TF32
     try:

@@ -11,6 +11,7 @@ import torch
 
 from patchserve_server.domain.errors import MemoryBudgetError, StartupError
 from patchserve_server.domain.ports import DeviceMemory
+from patchserve_server.engine.backbone.lost_device import end_if_lost
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -38,14 +39,17 @@ def resolve_device(name: str) -> torch.device:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished its work, so that a clock can be read after it."""
+    """Wait until the device has finished its work for this thread, so that a clock can be read after it.
+
+    Waiting for the whole device is forbidden while another thread captures, and would end that capture.
+    """
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
 
 
 @contextmanager
-def device_memory_errors() -> Iterator[None]:
-    """Says for whom a device had too little memory: for the caller, and for nobody else.
+def device_errors(device: torch.device) -> Iterator[None]:
+    """Says for whom a device had too little memory: for the caller, and for nobody else. If it is lost, all ends.
 
     Raises:
         MemoryBudgetError: an allocation failed in the block.
@@ -54,6 +58,9 @@ def device_memory_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise memory_error(error) from None
+    except Exception as error:
+        end_if_lost(device, error)
+        raise
 
 
 @contextmanager
@@ -69,9 +76,16 @@ def device_memory_at_start() -> Iterator[None]:
         raise StartupError(memory_error(error).message) from None
 
 
+def release_memory(device: torch.device) -> None:
+    """Give memory back that torch keeps for later, if it is that of a GPU."""
+    if device.type == "cuda":
+        with suppress(RuntimeError):  # torch refuses to free anything while another thread captures a graph
+            torch.cuda.empty_cache()
+
+
 def memory_error(error: torch.OutOfMemoryError) -> MemoryBudgetError:
     """The same for an error that was kept."""
-    with suppress(RuntimeError):  # torch refuses to free anything while another thread captures a graph
+    with suppress(RuntimeError):  # as above
         torch.cuda.empty_cache()
     reason = str(error).partition(". ")[0]
     return MemoryBudgetError(
@@ -91,12 +105,17 @@ class Stopwatch:
     def lap(self) -> None:
         self._marks_s.append(time.perf_counter())
         if self._device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(self._device))  # a thread's current device may be another one
             self._events.append(event)
 
     def laps_s(self) -> tuple[float, float]:
-        """The time to the first lap on the device, and from there until now, when its work is done."""
+        """The time to the first lap on the device, and from there until now, when its work is done.
+
+        Waits for the first lap, if nothing else has: a pass without a result has no other wait.
+        """
+        if len(self._events) > 1:
+            self._events[1].synchronize()
         whole_s = time.perf_counter() - self._marks_s[0]
         if len(self._marks_s) == 1:
             return whole_s, 0.0

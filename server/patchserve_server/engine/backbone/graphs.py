@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from patchserve_server.engine.backbone.devices import release_memory
+
 Pass = Callable[[], tuple[Tensor, ...]]
 """Reads tensors that never move, and returns what it computed of them."""
 
@@ -51,7 +53,7 @@ class CudaGraphs:
             for _ in range(_WARM_UP_RUNS):
                 run()
             try:
-                prepared = self._captured(run)
+                prepared = self._captured_or_again(run)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -59,6 +61,14 @@ class CudaGraphs:
                 prepared = run
         computing.wait_stream(self._aside)
         return prepared
+
+    def _captured_or_again(self, run: Pass) -> Pass:
+        """During a capture, torch cannot free the memory that it keeps; in the warm-up runs before, it can."""
+        try:
+            return self._captured(run)
+        except torch.OutOfMemoryError:
+            release_memory(self._device)
+        return self._captured(run)
 
     def _captured(self, run: Pass) -> Pass:
         """Captures the current stream. `torch.cuda.graph` would first wait for the device and free the memory that
@@ -72,6 +82,7 @@ class CudaGraphs:
         except BaseException:
             with suppress(RuntimeError):
                 graph.capture_end()
+            self._pool = torch.cuda.graph_pool_handle()  # torch takes no pool again whose only capture has failed
             raise
         graph.capture_end()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,15 @@ class _DinoV3Layers(_DinoLayers):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         prefix, patches, grid = self._tokens_of(images)
-        return self._layers_of(torch.cat((prefix, patches), dim=1), prefix.shape[1], grid, rope=self._angles(grid))
+        angles = self._angles(grid).to(patches.dtype)
+        return self._layers_of(torch.cat((prefix, patches), dim=1), prefix.shape[1], grid, rope=angles)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Weights may change their number format. The periods stay in float32: in bfloat16, angles would be far off."""
+        periods = self.get_buffer("_periods")
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._periods = periods.to(self.get_buffer("_periods").device)
+        return self
 
     def _angles(self, grid: tuple[int, int]) -> Tensor:
         """Sine and cosine of the angles, (P, 2 D) for heads of D values, as timm's blocks take them.

@@ -12,7 +12,7 @@ from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference import Calibration
 from patchserve_server.engine.patchcore.augmented_views import AugmentedViews
-from patchserve_server.engine.patchcore.calibration_bank import ROUNDING, CalibrationBank, first_equal_images
+from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank, first_equal_images
 from patchserve_server.engine.patchcore.leave_one_out import MIN_IMAGES, LeaveOneOut
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.thresholds import augmented_view_thresholds, leave_one_out_thresholds
@@ -49,7 +49,7 @@ def calibrate(
         leave_one_out = LeaveOneOut.search(pipeline, bank, progress).with_best_spacing()
         bank, scores = leave_one_out.bank, leave_one_out.normal_scores()
         if all(math.isfinite(normal.image_score) for normal in scores):
-            highest = max(leave_one_out.pristine_scores()) * (1 + ROUNDING)
+            highest = max(leave_one_out.pristine_scores()) * (1 + bank.rounding)
             smallest = bank.smallest_distance
             calibration = leave_one_out_thresholds(scores, highest, smallest, pipeline.options.false_alarm_rate)
             return CalibratedBank(bank.index, calibration)

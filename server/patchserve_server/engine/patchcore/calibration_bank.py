@@ -9,11 +9,20 @@ import torch
 from torch import Tensor
 
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.engine.backbone.runtime import BF16, FP16, TF32, Runtime
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
 
-ROUNDING = 1e-3
-"""A relative difference far above that of floating-point sums in another order."""
+_ROUNDING = {TF32: 2e-3, FP16: 2e-3, BF16: 8e-3}  # four times the error of one number
+_ROUNDING_OF_OTHERS = 1e-3
+
+
+def rounding_of(runtime: Runtime) -> float:
+    """A relative difference above that of floating-point sums in another order.
+
+    A GPU adds in another order if it sees one image, as here, and if it sees 64.
+    """
+    return _ROUNDING.get(runtime.precision, _ROUNDING_OF_OTHERS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +35,7 @@ class CalibrationBank:
     groups: Tensor  # (K,) int64: the distinct image of each selected row
     index: BankIndex  # of the selected rows, with these groups
     views: int  # V, of each image, itself included
+    rounding: float  # as of `rounding_of`
 
     @classmethod
     def build(cls, pipeline: Pipeline, first_equal: Tensor, vectors: Tensor, selected: Tensor) -> CalibrationBank:
@@ -46,7 +56,9 @@ class CalibrationBank:
         approximate = pipeline.options.approximate_search
         product = pipeline.parallel_search.product
         index = BankIndex.build(rows, groups=groups, places=places, approximate=approximate, product=product)
-        return cls(sorted(set(first_equal.tolist())), first_equal, vectors, groups, index, views)
+        return cls(
+            sorted(set(first_equal.tolist())), first_equal, vectors, groups, index, views, rounding_of(pipeline.runtime)
+        )
 
     @property
     def has_all_rows(self) -> bool:
@@ -61,7 +73,7 @@ class CalibrationBank:
     @property
     def smallest_distance(self) -> float:
         """The lower limit of thresholds: smaller distances are rounding errors."""
-        return ROUNDING * float(torch.linalg.vector_norm(self.index.patches, dim=1).mean()) or ROUNDING
+        return self.rounding * float(torch.linalg.vector_norm(self.index.patches, dim=1).mean()) or self.rounding
 
     def patches(self, image: int) -> Tensor:
         """The patch vectors (1, P, D) of one image, on the device."""

@@ -25,6 +25,7 @@ from patchserve_server.domain.jpeg_file import DeviceCodecError, JpegFile
 from patchserve_server.domain.ports import ScoredPart
 from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.backbone.devices import Stopwatch, memory_error
+from patchserve_server.engine.backbone.lost_device import end_if_lost
 from patchserve_server.engine.codec import Codec
 from patchserve_server.engine.patchcore.batch_scoring import Clock, Part, Step, passes
 from patchserve_server.engine.patchcore.device_outcome import Outcome, Searched, StepPatches
@@ -52,6 +53,7 @@ class DevicePart(Part):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - its caller gets it
+            end_if_lost(self.plan.runtime.device, error)
             self.failure = error
 
     def going_back(self) -> Callable[[], None]:
@@ -139,6 +141,9 @@ class _DevicePass:
             self._run()
         except torch.OutOfMemoryError as error:
             failure = torch.OutOfMemoryError(str(error))  # without its frames, which hold the memory of the pass
+        except Exception as error:
+            end_if_lost(steps[0][0].plan.runtime.device, error)
+            raise
         else:
             return
         self._searched, self._ended = [], []
@@ -236,7 +241,8 @@ class _DevicePass:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - its caller gets it
-            part, _ = group[0]
+            part, one = group[0]
+            end_if_lost(one.plan.runtime.device, error)
             part.searched = []
             if len(group) == 1:
                 part.failure = error

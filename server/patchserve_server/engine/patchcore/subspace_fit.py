@@ -17,7 +17,7 @@ from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference import Calibration
 from patchserve_server.engine.patchcore.augmented_views import AugmentedViews
-from patchserve_server.engine.patchcore.calibration_bank import ROUNDING, first_equal_images
+from patchserve_server.engine.patchcore.calibration_bank import first_equal_images, rounding_of
 from patchserve_server.engine.patchcore.leave_one_out import MIN_IMAGES
 from patchserve_server.engine.patchcore.patch_scores import PatchScores
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, PatchSums
@@ -75,12 +75,13 @@ class SubspaceFit:
             progress: called with the number of scored images.
         """
         progress(LoadStage.CALIBRATE, 0, len(self.images))
-        smallest = ROUNDING * self.sums.root_mean_square or ROUNDING
+        rounding = rounding_of(self.pipeline.runtime)
+        smallest = rounding * self.sums.root_mean_square or rounding
         if len(self.images) < MIN_IMAGES:
             scores = AugmentedViews(self.pipeline, self.images, subspace, self.inputs).scores(progress)
             return augmented_view_thresholds(scores, smallest)
         left_out, pristine = zip(*self._leave_one_out(subspace, progress), strict=True)
-        highest = max(pristine) * (1 + ROUNDING)
+        highest = max(pristine) * (1 + rounding)
         return leave_one_out_thresholds(left_out, highest, smallest, self.pipeline.options.false_alarm_rate)
 
     def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[NormalScore, float]]:

@@ -76,7 +76,7 @@ class Search:
         """Exact distances (Q, C) to the rows (Q, C); infinity to row P."""
         patches = self.index.patches
         distances = torch.empty(rows.shape, dtype=queries.dtype, device=queries.device)
-        size = max(1, self.scratch.rows_per_refinement() // rows.shape[1])
+        size = max(1, self._refined_rows // rows.shape[1])
         buffer = queries.new_empty((min(size, len(queries)) * rows.shape[1], queries.shape[1]))  # reused
         for start in range(0, len(queries), size):
             part = slice(start, start + size)
@@ -92,9 +92,13 @@ class Search:
         """Exact distances (N,) between queries[positions] and the rows (N,) int64."""
         distances = queries.new_empty(len(rows))
         order = rows.argsort()  # similar queries have the same nearest rows, which then stay in the processor's cache
-        for pairs in torch.split(order, self.scratch.rows_per_refinement()):
+        for pairs in torch.split(order, self._refined_rows):
             distances[pairs] = self.distances(queries[positions[pairs]], rows[pairs, None])[:, 0]
         return distances
+
+    @property
+    def _refined_rows(self) -> int:
+        return self.scratch.rows_per_refinement(is_cpu=self.index.patches.device.type == "cpu")
 
     def complete_distances(self, queries: Tensor, rows: Tensor, first_distances: Tensor, is_open: Tensor) -> Tensor:
         """Exact distances (Q, C) to the rows (Q, C) that may be among the k nearest; infinity to the other rows.

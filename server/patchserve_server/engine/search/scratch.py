@@ -38,7 +38,7 @@ class ScratchBudget:
         largest = self.limit_bytes // 2 // (queries * (dtype.itemsize + 1) * 2 + converted_row)
         return largest // _ALIGNED_ROWS * _ALIGNED_ROWS or max(1, largest)
 
-    def rows_per_refinement(self) -> int:
-        """How many exact distances are computed at once."""
-        in_cache = max(_LEAST_REFINED_ROWS, _REFINED_BYTES // (4 * self.dim))
-        return max(1, min(in_cache, self.limit_bytes // (16 * self.dim)))
+    def rows_per_refinement(self, *, is_cpu: bool) -> int:
+        """How many exact distances are computed at once. On a GPU, few large pieces cost less than many small ones."""
+        in_memory = max(1, self.limit_bytes // (16 * self.dim))
+        return min(in_memory, max(_LEAST_REFINED_ROWS, _REFINED_BYTES // (4 * self.dim))) if is_cpu else in_memory

@@ -37,13 +37,19 @@ def decode(data: Sequence[bytes], device: torch.device) -> list[Tensor]:
     On a GPU it waits for the current stream, before and after it decodes.
 
     Raises:
+        torch.OutOfMemoryError: the device has too little memory.
         RuntimeError: one of the files cannot be decoded; it is not said which one.
     """
     from torchcodec.decoders import decode_jpeg  # noqa: PLC0415 - an extra
 
     # Of bytes it makes tensors itself, and changes the filters of warnings meanwhile: they are those of all threads.
     sources = [torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in data]
-    decoded = decode_jpeg(sources, mode="RGB", device=device)
+    try:
+        decoded = decode_jpeg(sources, mode="RGB", device=device)
+    except RuntimeError as error:
+        if "out of memory" in str(error):  # of torch, but its kind is lost on the way through the library
+            raise torch.OutOfMemoryError(reason_of(error)) from error
+        raise
     return decoded if isinstance(decoded, list) else [decoded]
 
 

@@ -1,12 +1,17 @@
-"""Which device a name stands for."""
+"""Which device a name stands for, and what happens when it fails."""
 
 from __future__ import annotations
+
+import logging
+import os
+import types
 
 import pytest
 import torch
 
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.engine.backbone.devices import resolve_device
+from patchserve_server.engine.backbone.devices import Stopwatch, device_errors, resolve_device
+from patchserve_server.engine.backbone.lost_device import EXIT_CODE, end_if_lost
 
 CPU = torch.device("cpu")
 
@@ -63,3 +68,73 @@ def test_sums_of_products_on_cuda_are_float32(monkeypatch: pytest.MonkeyPatch) -
     finally:
         for name, value in zip(names, before, strict=True):
             setattr(products, name, value)
+
+
+class Event:
+    """One of a GPU: it has a time only when what comes before it is done."""
+
+    def __init__(self, **_: bool) -> None:
+        self.is_done = False
+
+    def record(self, _stream: object) -> None:
+        self.at_ms = 2.0
+
+    def synchronize(self) -> None:
+        self.is_done = True
+
+    def elapsed_time(self, end: Event) -> float:
+        if not end.is_done:
+            raise RuntimeError("Both events must be completed before calculating elapsed time.")
+        return 1e-3
+
+
+def test_a_stopwatch_waits_for_the_lap_that_it_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: None)
+    watch = Stopwatch(torch.device("cuda", 1))
+    watch.lap()
+    first_s, second_s = watch.laps_s()
+    assert first_s == pytest.approx(1e-6)
+    assert second_s >= 0
+
+
+class Lost:
+    def synchronize(self) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nMore of it.")
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The exit codes with which the process would have ended."""
+    codes = list[int]()
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    return codes
+
+
+def test_a_process_whose_gpu_is_lost_ends_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ended: list[int]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: Lost())
+    with pytest.raises(RuntimeError, match="cuBLAS"), device_errors(torch.device("cuda", 1)):
+        raise RuntimeError("cuBLAS: CUBLAS_STATUS_EXECUTION_FAILED")
+    assert ended == [EXIT_CODE]
+    assert "cuda:1 is lost (CUDA error: an illegal memory access was encountered)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "is_lost"),
+    [
+        ("cpu", RuntimeError("a bug"), True),
+        ("cuda", ValueError("wrong input"), True),
+        ("cuda", torch.OutOfMemoryError("CUDA out of memory."), True),
+        ("cuda", RuntimeError("a bug"), False),
+    ],
+)
+def test_other_errors_end_no_process(
+    monkeypatch: pytest.MonkeyPatch, ended: list[int], device: str, error: Exception, is_lost: bool
+) -> None:
+    working = types.SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: Lost() if is_lost else working)
+    end_if_lost(torch.device(device), error)
+    assert not ended

@@ -53,7 +53,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
         yield
         gpu.calls.append("back")
 
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    pools = iter(("pool", "second pool", "third pool"))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(pools))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: gpu.calls.append("release"))
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", current)
@@ -61,13 +63,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     return gpu
 
 
-def counting(failure: Exception | None = None, *, fails_at: int = 4) -> tuple[Pass, list[Tensor]]:
+def counting(failure: Exception | None = None, *, fails_at: int = 4, fails_from: int = 99) -> tuple[Pass, list[Tensor]]:
     """A pass, and its results: the first three runs warm it up, and the fourth is captured."""
     made = list[Tensor]()
 
     def run() -> tuple[Tensor, ...]:
         made.append(torch.zeros(1))
-        if failure is not None and len(made) == fails_at:
+        if failure is not None and (len(made) == fails_at or len(made) >= fails_from):
             raise failure
         return (made[-1],)
 
@@ -95,9 +97,16 @@ def test_a_pass_that_cannot_be_captured_runs_as_it_is(gpu: Gpu, caplog: pytest.L
     assert prepared()[0] is made[-1]
 
 
+def test_a_capture_with_too_little_memory_is_made_once_more_with_what_torch_keeps(gpu: Gpu) -> None:
+    run, made = counting(torch.OutOfMemoryError("CUDA out of memory."))
+    replay = CudaGraphs(ON_GPU).capture(run)
+    assert gpu.calls[3:] == ["end", "release", "begin second pool thread_local", "end", "back", "wait"]
+    assert replay()[0] is made[-1]
+
+
 def test_too_little_memory_for_a_capture_is_said_as_that(gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
     gpu.fails_at_end = True
-    run, _ = counting(torch.OutOfMemoryError("CUDA out of memory."))
+    run, _ = counting(torch.OutOfMemoryError("CUDA out of memory."), fails_from=4)
     with caplog.at_level(logging.WARNING), pytest.raises(torch.OutOfMemoryError):
         CudaGraphs(ON_GPU).capture(run)
     assert gpu.calls[-1] == "end"

@@ -29,6 +29,7 @@ from transformers import (
 
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.engine.backbone.architectures import BACKBONES
+from patchserve_server.engine.backbone.device_runtime import in_precision
 from patchserve_server.engine.backbone.loading import load_backbone
 
 CPU = torch.device("cpu")
@@ -127,6 +128,13 @@ def test_features_equal_those_of_another_implementation(published: Published, st
         unit = functional.normalize(theirs, dim=2) / len(expected) ** 0.5
         torch.testing.assert_close(ours.flatten(2).transpose(1, 2), unit, rtol=0, atol=1e-5)
         assert tuple(ours.shape[2:]) == steps
+
+
+def test_angles_are_as_exact_in_every_number_format(published: Published) -> None:
+    backbone = load_backbone(published.name, published.weights, CPU)
+    buffers = dict(in_precision(backbone.runtime.module, "bf16").part.named_buffers())
+    periods = [buffer for name, buffer in buffers.items() if name.endswith("_periods")]
+    assert [each.dtype for each in periods] == [torch.float32] * (published.name == "dinov3_vits16")
 
 
 def test_half_the_squared_distance_is_the_mean_cosine_distance_of_the_layers(published: Published) -> None:

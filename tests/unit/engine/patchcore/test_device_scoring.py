@@ -20,7 +20,7 @@ from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.detector import PatchCoreDetector
-from patchserve_server.engine.patchcore import device_outcome
+from patchserve_server.engine.patchcore import device_outcome, device_scoring
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search import device_search
@@ -222,10 +222,13 @@ def test_one_reference_that_fails_does_not_fail_those_that_are_alike(
             raise RuntimeError("broken")
         return device_search.search_on_device(asked, *others)
 
+    asked = list[str]()
     monkeypatch.setattr(device_outcome, "search_on_device", search)
+    monkeypatch.setattr(device_scoring, "end_if_lost", lambda _device, error: asked.append(str(error)))
     batch = [(scorers[PLAIN][1], good[0]), (broken, good[0]), (scorers[PLAIN][1], good[1])]
     found = {part.number: part.scores for part in device.detector.score_batch(batch)}
     assert isinstance(found[1], RuntimeError)
+    assert asked == ["broken", "broken"], "of all three, and of the broken one alone"
     assert_equal(found[0], scorers[PLAIN][0].score(good[0])[0])
     assert_equal(found[2], scorers[PLAIN][0].score(good[1])[0])
 

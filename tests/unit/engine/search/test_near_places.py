@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes.vectors import SMALL_LIMIT_BYTES, TINY_LIMIT_BYTES, vectors
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -63,6 +63,7 @@ def test_each_query_is_in_one_block(grid: tuple[int, int], radius: float, querie
 
 
 @pytest.mark.parametrize("limit", [TINY_LIMIT_BYTES, SMALL_LIMIT_BYTES, DEFAULT_MEMORY_LIMIT_BYTES])
+@settings(max_examples=30)
 @given(grid=GRIDS, radius=RADII, threads=st.integers(1, 3), seed=st.integers(0, 99))
 def test_a_search_finds_what_it_finds_among_the_near_rows(
     limit: int, grid: tuple[int, int], radius: float, threads: int, seed: int

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchcodec.decoders
 from fakes.anomaly_maps import hot_spot
 from fakes.devices import jpeg_file
 from fakes.images import card
@@ -231,3 +232,22 @@ def test_a_torchcodec_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torchcodec_calls, "decode", fail)
     with pytest.raises(StartupError, match=r"cannot decode on cuda:0 \(torchcodec was not compiled with nvJPEG"):
         open_codec(torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("decode_jpegs, /Decode.cpp:99, CUDA out of memory. Tried to allocate 2.00 GiB.", torch.OutOfMemoryError),
+        ("decode_jpegs, /Decode.cpp:99, The image is corrupt.", RuntimeError),
+    ],
+)
+def test_too_little_memory_inside_the_library_is_told_from_a_broken_file(
+    monkeypatch: pytest.MonkeyPatch, said: str, kind: type[RuntimeError]
+) -> None:
+    def fail(*_: object, **_named: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torchcodec.decoders, "decode_jpeg", fail)
+    with pytest.raises(RuntimeError) as caught:
+        torchcodec_calls.decode([b"a file"], torch.device("cpu"))
+    assert caught.type is kind

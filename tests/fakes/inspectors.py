@@ -15,7 +15,7 @@ from patchserve_server import imaging
 from patchserve_server.domain.events import NOBODY, Events, ImageInspected
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, Inspection, OutputOptions
-from patchserve_server.domain.work_events import ImageProcessed
+from patchserve_server.domain.work_events import ImageProcessed, Stage
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.drawing import BatchedDrawing
 from patchserve_server.serving.drift import DriftWatch
@@ -33,12 +33,16 @@ class Heard(Events):
     def __init__(self) -> None:
         self.inspections: list[ImageInspected] = []
         self.images: list[ImageProcessed] = []
+        self.fallbacks: list[Stage] = []
 
     def inspected(self, event: ImageInspected) -> None:
         self.inspections.append(event)
 
     def processed(self, event: ImageProcessed) -> None:
         self.images.append(event)
+
+    def device_fell_back(self, stage: Stage) -> None:
+        self.fallbacks.append(stage)
 
 
 @dataclass(eq=False)

@@ -11,7 +11,14 @@ from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.domain.work_events import BatchScored, ImageProcessed, LoadEnded, ReferenceOpened, StoreUsed
+from patchserve_server.domain.work_events import (
+    BatchScored,
+    ImageProcessed,
+    LoadEnded,
+    ReferenceOpened,
+    Stage,
+    StoreUsed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,9 @@ class Events:
 
     def refused(self) -> None:
         """There was no capacity for an image, so it was not read."""
+
+    def device_fell_back(self, stage: Stage) -> None:
+        """The CPU did this stage of an image, because the device could not."""
 
     def batch_scored(self, event: BatchScored) -> None:
         """Told in a task of its own: a batch has images of several calls."""

@@ -7,8 +7,10 @@ from contextvars import Context
 from typing import Final
 
 from patchserve_server.domain.errors import EngineLostError
+from patchserve_server.domain.events import Events
 from patchserve_server.domain.jpeg_file import DeviceCodecError
 from patchserve_server.domain.words import counted
+from patchserve_server.domain.work_events import Stage
 from patchserve_server.serving.log_interval import LogInterval
 
 _TELL_EVERY_S: Final = 60.0
@@ -19,11 +21,13 @@ _log = logging.getLogger(__name__)
 class DeviceFallbacks:
     """Tells the operator, at most once a minute: no caller sees it, but it costs time."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: Events) -> None:
+        self._events = events
         self._interval = LogInterval(_TELL_EVERY_S)
 
-    def add(self, error: DeviceCodecError | EngineLostError) -> None:
-        """The CPU does one more."""
+    def add(self, stage: Stage, error: DeviceCodecError | EngineLostError) -> None:
+        """The CPU does this stage of one more."""
+        self._events.device_fell_back(stage)
         if (due := self._interval.count()) is not None:
             # Outside of this call: it is about many.
             Context().run(

@@ -10,7 +10,14 @@ from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, Fr
 from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.domain.work_events import BatchScored, ImageProcessed, LoadEnded, ReferenceOpened, StoreUsed
+from patchserve_server.domain.work_events import (
+    BatchScored,
+    ImageProcessed,
+    LoadEnded,
+    ReferenceOpened,
+    Stage,
+    StoreUsed,
+)
 
 T = TypeVar("T")
 
@@ -54,6 +61,9 @@ class EventFanOut(Events):
 
     def refused(self) -> None:
         self._tell(lambda listener: listener.refused())
+
+    def device_fell_back(self, stage: Stage) -> None:
+        self._tell(lambda listener: listener.device_fell_back(stage))
 
     def batch_scored(self, event: BatchScored) -> None:
         self._tell(lambda listener: listener.batch_scored(event))

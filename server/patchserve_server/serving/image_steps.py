@@ -9,6 +9,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from patchserve_server.domain.errors import EngineLostError, ResponseTooLargeError
+from patchserve_server.domain.events import Events
 from patchserve_server.domain.images import RgbImage, SentImage
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection, OutputOptions, RawScores, Timing
@@ -77,14 +78,17 @@ class ImageSteps:
         drawing: draws JPEG overlays on the device that decodes JPEG files; None: `scoring` takes no files.
         pool: does what this process does.
         local: what that is.
+        events: hears what the CPU does because the device could not.
     """
 
-    def __init__(self, scoring: Scoring, drawing: Drawing | None, pool: ImagePool, local: LocalImaging) -> None:
+    def __init__(
+        self, scoring: Scoring, drawing: Drawing | None, pool: ImagePool, local: LocalImaging, events: Events
+    ) -> None:
         self._scoring = scoring
         self._drawing = drawing
         self._pool = pool
         self._local = local
-        self._fallbacks = DeviceFallbacks()
+        self._fallbacks = DeviceFallbacks(events)
 
     async def inspect(self, request: InspectionRequest[T]) -> InspectedImage[T]:
         """All of them.
@@ -106,7 +110,7 @@ class ImageSteps:
         try:
             return await self._score_as(self._local.prepare, request)
         except DeviceCodecError as error:
-            self._fallbacks.add(error)
+            self._fallbacks.add(Stage.DECODE, error)
         return await self._score_as(self._local.decode, request)
 
     async def _score_as(
@@ -140,7 +144,7 @@ class ImageSteps:
         try:
             overlay = self._local.drawn(await self._drawing.draw(drawing, request.flow), drawing)
         except (DeviceCodecError, EngineLostError) as error:  # the scores are here, and all that the CPU needs
-            self._fallbacks.add(error)
+            self._fallbacks.add(Stage.RENDER, error)
         except ResponseTooLargeError:
             pass  # that of the CPU has fewer bytes: with a quarter of the color
         return _Drawn(judged, overlay, _ms_since(started_s))

@@ -86,7 +86,7 @@ class LocalInspector:
             default_scale=default_scale,
             device_decodes=self._device_decodes,
         )
-        self._steps = ImageSteps(scoring, drawing, self._pool, self._imaging)
+        self._steps = ImageSteps(scoring, drawing, self._pool, self._imaging, events)
         self._outputs = outputs
         self._drifts = drifts
         self._events = events

@@ -116,6 +116,7 @@ async def test_what_the_device_cannot_decode_is_decoded_here(
                 assert inspection.overlay.data == expected.overlay.data
     (line,) = [record for record in caplog.records if "device" in record.message]
     assert line.message == "The device could not decode or draw 1 JPEG, so the CPU did: made up"
+    assert bench.heard.fallbacks == 3 * [Stage.DECODE]
 
 
 async def test_what_the_device_cannot_draw_is_drawn_here_with_the_same_score(bench: Bench) -> None:
@@ -125,6 +126,7 @@ async def test_what_the_device_cannot_draw_is_drawn_here_with_the_same_score(ben
     assert inspection.verdict == plain.verdict
     assert inspection.overlay is not None
     assert Image.open(io.BytesIO(inspection.overlay.data)).size == inspection.overlay.size_px == (64, 48)
+    assert bench.heard.fallbacks == [Stage.RENDER]
 
 
 async def test_an_overlay_is_drawn_here_if_the_device_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,14 @@ def test_loads_and_openings_count_by_outcome(counted: Counted, reason: str, outc
     assert found.total("queue_wait_seconds_sum", kind="load") == 1
 
 
+def test_what_the_cpu_did_for_a_device_counts_by_stage(counted: Counted) -> None:
+    assert counted.now.total("device_fallbacks_total") == 0
+    for stage in (Stage.DECODE, Stage.DECODE, Stage.RENDER):
+        counted.events.device_fell_back(stage)
+    assert counted.now.total("device_fallbacks_total", stage="decode") == 2
+    assert counted.now.total("device_fallbacks_total", stage="render") == 1
+
+
 def test_what_this_process_and_the_device_did_of_a_stage_counts_as_one(counted: Counted) -> None:
     durations_s = (
         (Wait.THREAD, 0.25),

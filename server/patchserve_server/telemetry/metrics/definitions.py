@@ -174,6 +174,15 @@ BATCH_IMAGES: Final = _histogram(
     "Batches grow under load. If all have 1 image while others wait, the references have different batch keys (int8).",
     unit="images",
 )
+DEVICE_FALLBACKS: Final = _counter(
+    "device_fallbacks",
+    ("stage",),
+    "JPEGs of which the CPU did what `--decode device` gives to the device, because the device could not: decode, or "
+    "render (the overlay). Callers do not see it.",
+    "A few are unusual files. Many: the log says why, once a minute; the device may have too little free memory.",
+    ("decode",),
+    ("render",),
+)
 REJECTED: Final = _counter(
     "rejected",
     ("reason",),
@@ -307,6 +316,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     QUEUE_WAIT,
     QUEUE_IMAGES,
     BATCH_IMAGES,
+    DEVICE_FALLBACKS,
     REJECTED,
     CANCELLED,
     VERDICTS,

@@ -53,6 +53,7 @@ class Instruments:
         self.stage_duration = histogram(definitions.STAGE_DURATION)
         self.queue_wait = histogram(definitions.QUEUE_WAIT)
         self.batch_images = histogram(definitions.BATCH_IMAGES)
+        self.device_fallbacks = counter(definitions.DEVICE_FALLBACKS)
         self.rejected = counter(definitions.REJECTED)
         self.cancelled = counter(definitions.CANCELLED)
         self.verdicts = counter(definitions.VERDICTS)

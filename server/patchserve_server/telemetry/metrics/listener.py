@@ -78,6 +78,9 @@ class MetricsListener(Events):
         by_verdict[anomaly.is_anomalous].inc(1, exemplar)
         self._count.anomaly_score.of(reference).observe(anomaly.score, exemplar)
 
+    def device_fell_back(self, stage: Stage) -> None:
+        self._count.device_fallbacks.of(stage).inc(1, _exemplar(current_call.get()))
+
     def batch_scored(self, event: BatchScored) -> None:
         self._count.batch_images.of().observe(event.image_count)
 

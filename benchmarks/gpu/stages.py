@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import torch
 from torch._C._autograd import DeviceType
-from torch.autograd.profiler_util import FunctionEvent
+from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
 from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
@@ -37,7 +37,7 @@ class _Stage:
 
 @dataclass(frozen=True)
 class Stages:
-    """Of the median call."""
+    """The means of calls."""
 
     call_ms: float
     table: str
@@ -111,7 +111,7 @@ def kernels(device: torch.device, detect: Callable[[], object], seconds: float) 
             calls += 1
         synchronize(device)
     averages = profiler.key_averages()
-    busy_us = {event.key: _self_us(event, is_gpu=is_gpu) for event in averages}
+    busy_us = {event.key: self_us(event, is_gpu=is_gpu) for event in averages}
     launches = {event.key: event.count for event in averages}
     busy_s = sum(busy_us.values()) / 1e6
     lines = ["| kernel | ms in a call | share of all | times in a call |", "| --- | --- | --- | --- |"]
@@ -124,8 +124,9 @@ def kernels(device: torch.device, detect: Callable[[], object], seconds: float) 
     return busy_s / whole_s, "\n".join(lines)
 
 
-def _self_us(event: FunctionEvent, *, is_gpu: bool) -> float:
+def self_us(event: FunctionEventAvg, *, is_gpu: bool) -> float:
     if not is_gpu:
         return float(event.self_cpu_time_total)
-    # What runs on the device itself: operations of the host have the time of their kernels too.
-    return float(event.self_device_time_total) if event.device_type is DeviceType.CUDA else 0.0
+    # What runs on the device itself: operations of the host have the time of their kernels too. An event's type may be
+    # another object, so `is` would not find it.
+    return float(event.self_device_time_total) if event.device_type == DeviceType.CUDA else 0.0

@@ -18,7 +18,10 @@ from gpu.inputs import write_weights
 from gpu.options import SMALL, Options, Scale
 from gpu.part import run_cases
 from gpu.parts import Part, run_parts
+from gpu.stages import self_us
 from gpu.table import Case, Goal, Measured, row
+from torch._C._autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -165,6 +168,15 @@ def test_every_case_of_the_engine_runs(tmp_path: Path, capsys: pytest.CaptureFix
     notes = [each["note"] for each in told if "note" in each]
     assert any("| search | " in note for note in notes)
     assert any("convolution" in note for note in notes)
+
+
+def test_of_a_gpu_only_what_runs_on_it_counts() -> None:
+    event = FunctionEventAvg()
+    event.self_cpu_time_total, event.self_device_time_total = 7, 5
+    assert self_us(event, is_gpu=False) == 7
+    assert self_us(event, is_gpu=True) == 0
+    event.device_type = DeviceType(DeviceType.CUDA.value)  # another object than DeviceType.CUDA, as in a profile
+    assert self_us(event, is_gpu=True) == 5
 
 
 def test_the_parts_have_cases_with_names_of_their_own() -> None:

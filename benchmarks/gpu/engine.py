@@ -138,6 +138,7 @@ def cases(options: Options) -> list[Case[Engine]]:
         Case(f"detect, {many:,} rows, batches of {batch}", partial(_detect, rows=many), Goal(0.4, of_ratio=True)),
         Case("one image, embedding and search", _one_image, Goal(_DEVICE_MS_OF_ONE, "ms", at_most=True)),
     ]
+    calls = [(f"{_images(one)}, {rows:,} rows", rows, one) for rows, one in ((few, batch), (many, batch), (few, 1))]
     mixed = Case(f"detect, {scale.mixed} references mixed", _mixed, Goal(0.9, of_ratio=True))
     if options.part == "lite":
         return [replace(case, what=f"{LITE}: {case.what}") for case in (start, goals[0], goals[3], goals[1])]
@@ -150,9 +151,6 @@ def cases(options: Options) -> list[Case[Engine]]:
         Case(f"queries searched twice, {few:,} rows", partial(_unresolved, rows=few)),
         Case(f"queries searched twice, {many:,} rows", partial(_unresolved, rows=many)),
         Case("largest memory of the device", lambda engine, _: Measured(engine.memory_mib, "MiB")),
-        Case(f"device busy in detect, {few:,} rows", partial(stages_of, rows=few)),
-        Case(f"device busy in detect, {many:,} rows", partial(stages_of, rows=many)),
-        Case("device busy with one image", partial(stages_of, rows=few, batch=1)),
         Case(f"detect, {few:,} rows, by two threads at once", _two_threads),
         *(
             Case(f"detect, {few:,} rows, batches of {each}", partial(_detect, rows=few, batch=each))
@@ -161,6 +159,8 @@ def cases(options: Options) -> list[Case[Engine]]:
         ),
         Case(f"detect, {middle:,} rows, batches of {batch}", partial(_detect, rows=middle)),
         *(Case(f"detect, {side} x {side} px", partial(_size, side_px=side)) for side in scale.sides_px),
+        *(Case(f"a call by stages, {name}", partial(_stages, rows=rows, batch=one)) for name, rows, one in calls),
+        *(Case(f"device busy, {name}", partial(_kernels, rows=rows, batch=one)) for name, rows, one in calls),
     ]
 
 
@@ -255,16 +255,27 @@ def _unresolved(engine: Engine, _: float, rows: int) -> Measured:
     return Measured(100 * found.is_unresolved.float().mean().item(), "%")
 
 
-def stages_of(engine: Engine, seconds: float, rows: int, batch: int | None = None) -> Measured:
+def _stages(engine: Engine, seconds: float, rows: int, batch: int) -> Measured:
     """Where the time of a call goes: a note below the table."""
-    count, scorer = batch or engine.options.scale.batch, engine.opened(rows)
-    detect = engine.detect([scorer], count)
-    title = f"{count} image{'s' if count > 1 else ''}, {rows:,} rows, {engine.detector.info.precision}"
-    found = stages(scorer, detect, seconds / 2)
-    tell(note=f"Stages of a call, {title}:\n\n{found.table}")
-    busy, table = kernels(scorer.pipeline.runtime.device, detect, seconds / 2)
-    tell(note=f"What the device does in a call, {title}:\n\n{table}")
-    return Measured(100 * busy, "% of the time", more=f"a call takes {found.call_ms:.2f} ms: stages below")
+    scorer = engine.opened(rows)
+    found = stages(scorer, engine.detect([scorer], batch), seconds)
+    tell(note=f"Stages of a call, {_title(engine, rows, batch)}:\n\n{found.table}")
+    return Measured(found.call_ms, "ms", more="see below")
+
+
+def _kernels(engine: Engine, seconds: float, rows: int, batch: int) -> Measured:
+    scorer = engine.opened(rows)
+    busy, table = kernels(scorer.pipeline.runtime.device, engine.detect([scorer], batch), seconds)
+    tell(note=f"What the device does in a call, {_title(engine, rows, batch)}:\n\n{table}")
+    return Measured(100 * busy, "% of the time", more="see below")
+
+
+def _title(engine: Engine, rows: int, batch: int) -> str:
+    return f"{_images(batch)}, {rows:,} rows, {engine.detector.info.precision}"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
 
 
 class Networks:

@@ -22,6 +22,7 @@ from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 
 _SHOWN_KERNELS = 14
+_PROFILED_CALLS = 30  # a profile of more is long to read
 _LONGEST_NAME = 70
 
 
@@ -101,12 +102,15 @@ def _mark() -> torch.cuda.Event:
 
 
 def kernels(device: torch.device, detect: Callable[[], object], seconds: float) -> tuple[float, str]:
-    """The share of the time in which the device computes, and its kernels; on a CPU, its operations."""
+    """The share of the time in which the device computes, and its kernels; on a CPU, its operations.
+
+    What follows in this process may be slower, or may fail: profile last.
+    """
     is_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if is_gpu else [ProfilerActivity.CPU]
     with profile(activities=activities, acc_events=True) as profiler:
         calls, started_s = 0, time.perf_counter()
-        while (whole_s := time.perf_counter() - started_s) < seconds / 2 or not calls:
+        while ((whole_s := time.perf_counter() - started_s) < seconds and calls < _PROFILED_CALLS) or not calls:
             detect()
             calls += 1
         synchronize(device)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu import engine, usage
+from gpu import engine, files, usage
 from gpu.__main__ import main
 from gpu.inputs import write_weights
 from gpu.options import SMALL, Options, Scale
@@ -156,7 +156,7 @@ def _of_seconds(_: object, seconds: float) -> Measured:
 
 
 def test_every_case_of_the_engine_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scale = Scale(batches=(1, 2), batch=1, rows=(196, 200, 392), sides_px=(64,), mixed=2)
+    scale = Scale(batches=(1, 2), batch=2, rows=(196, 200, 392), sides_px=(64,), mixed=2)
     wanted = options(tmp_path, scale)
     write_weights(wanted.backbone, wanted.weights(wanted.backbone))
     bench, cases = engine.Engine.start(wanted, wanted.backbone), engine.cases(wanted)
@@ -185,6 +185,13 @@ def test_the_parts_have_cases_with_names_of_their_own() -> None:
     ]
     assert len(set(names("engine"))) == len(names("engine"))
     assert not set(names("engine")) & set(names("lite"))
+
+
+@pytest.mark.parametrize("cases", [engine.cases, files.cases])
+def test_nothing_is_measured_after_a_profile(cases: Callable[[Options], list[Case[Any]]]) -> None:
+    profiles = [case.what.startswith("device busy") for case in cases(options())]
+    assert profiles[-1]
+    assert profiles == sorted(profiles)
 
 
 class Driver:

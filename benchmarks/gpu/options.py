@@ -62,6 +62,11 @@ class Options:
         """The folder of the JPEG files that callers send."""
         return Path(self.folder) / "sent"
 
+    @property
+    def server_log(self) -> Path:
+        """Of the server of this part, if it starts one."""
+        return Path(self.folder) / f"{self.part.replace(' ', '-')}.log"
+
     def learned(self, found: dict[str, object]) -> Self:
         """With what an earlier part has found."""
         known = {name: found[name] for name in ("precision", "bare_per_s") if name in found}

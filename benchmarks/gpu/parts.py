@@ -23,7 +23,8 @@ from gpu.table import Case, Measured, row
 
 PROGRAM = (sys.executable, "-m", "gpu.part")
 RESERVE = 0.1  # of the time of a part, in which it ends by itself
-_LAST_LINES = 12  # of a log, when a part fails
+_LAST_LINES = 60  # of a log, where something was not measured
+_LONGEST_LINE = 500
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class _Run:
         self._precision = options.precision
         self._report = Report()
         self._failure = ""
+        self._has_failed = False  # a case, or all of the part
         self._log = list[str]()
 
     def run(self, program: Sequence[str]) -> Report:
@@ -88,7 +90,7 @@ class _Run:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=os.environ,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},  # of its server too: a crash says where
         ) as process:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -106,12 +108,24 @@ class _Run:
             code = process.wait()
             readers[1].join(1)
         if code and not is_over:
-            title = f"The part `{self._part.name}` ended with code {code}:"
-            self._report.notes[title] = "\n".join((title, "", *self._log))
+            self._note_log(f"ended with code {code}")
             self._show_left(self._failure or f"its part ended with code {code}")
         else:
+            if self._has_failed:
+                self._note_log("has failed in a case")
+            elif is_over:
+                self._note_log("was ended, because its time was over")
             self._show_left("its time is over")
         return self._report
+
+    def _note_log(self, why: str) -> None:
+        """The machine may never be seen again, so all that it said is kept."""
+        title = f"The last words of the part `{self._part.name}`, which {why}:"
+        own = "\n".join((title, "", *self._log))
+        with suppress(OSError):  # only some parts have a server
+            lines = self._options.server_log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            own = "\n".join((own, "", "and of its server:", "", *(line[:_LONGEST_LINE] for line in lines)))
+        self._report.notes[title] = own
 
     def _take(self, lines: queue.Queue[str | None], ends_s: float) -> bool:
         """Whether the time is over before the part has ended."""
@@ -139,12 +153,13 @@ class _Run:
             self._report.notes[note.partition("\n")[0]] = note
         case = self._left.pop(told.get("what", ""), None)
         if case is not None:
+            self._has_failed |= "failed" in told
             outcome = told.get("failed") or Measured(**told["measured"])
             self._show(row(case.what, self._precision, case.goal, outcome, judges=not self._options.is_trial))
 
     def _keep(self, line: str | None) -> None:
         if line is not None:
-            self._log.append(line.rstrip())
+            self._log.append(line.rstrip()[:_LONGEST_LINE])
             del self._log[:-_LAST_LINES]
 
     def _show_left(self, reason: str) -> None:

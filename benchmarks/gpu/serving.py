@@ -67,7 +67,7 @@ def opened(options: Options) -> Iterator[Served]:
     flags += ["--port", "0", "--client-share", "1", "--max-pending-images", "512", "--max-queue-delay-ms", "2"]
     if decode == "device":
         flags += ["--decode", decode]
-    log, started_s = Path(options.folder) / f"{options.part.replace(' ', '-')}.log", time.monotonic()
+    log, started_s = options.server_log, time.monotonic()
     with (
         log.open("w") as errors,
         subprocess.Popen(

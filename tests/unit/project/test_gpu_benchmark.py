@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from gpu import engine, files, usage
 from gpu.__main__ import main
 from gpu.inputs import write_weights
 from gpu.options import SMALL, Options, Scale
+from gpu.part import main as main_of_a_part
 from gpu.part import run_cases
 from gpu.parts import Part, run_parts
 from gpu.stages import self_us
@@ -36,7 +38,12 @@ tell(found={"precision": "bf16", "bare_per_s": 7.0}) if options["part"] == "firs
 tell(what=f"{options['part']} 1", measured={"value": 5.0, "more": words})
 print("no row")
 if options["part"] == "hangs":
+    print("waits here", file=sys.stderr, flush=True)
     time.sleep(600)
+if options["part"] == "fails once":
+    print("a trace of it", file=sys.stderr, flush=True)
+    tell(what="fails once 2", failed="ValueError: no such thing")
+    sys.exit()
 if options["part"] == "fails":
     tell(what="fails 2", failed="ValueError: no such thing")
     tell(failure="RuntimeError: the device is gone")
@@ -74,10 +81,41 @@ def run(parts: list[Part], program: tuple[str, ...], seconds: float = 60) -> tup
 
 
 def test_a_part_that_hangs_is_ended_and_the_next_one_has_its_share(program: tuple[str, ...]) -> None:
-    rows, _ = run([part("hangs"), part("next", weight=9)], program, seconds=20)
+    rows, notes = run([part("hangs"), part("next", weight=9)], program, seconds=20)
     assert [each.split(" | ")[0] for each in rows] == ["| hangs 1", "| hangs 2", "| next 1", "| next 2"]
     assert "not measured: its time is over" in rows[1]
     assert "6 images/s" in rows[3]
+    (note,) = notes
+    assert "its time was over" in note
+    assert "waits here" in note
+
+
+def test_a_case_that_fails_leaves_its_traceback_and_the_words_of_its_server(
+    program: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "fails-once.log").write_text("the server says")
+    (note,) = run_parts(
+        [part("fails once")], options(tmp_path), time.monotonic() + 60, show=lambda _: None, program=program
+    )
+    assert "a trace of it" in note
+    assert note.endswith("the server says")
+
+
+def test_a_part_that_hangs_says_where(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    said = list[str]()
+
+    def hang(*_: object) -> None:
+        gives_up_s = time.monotonic() + 30
+        while "in hang" not in "".join(said) and time.monotonic() < gives_up_s:
+            said.append(capfd.readouterr().err)
+
+    monkeypatch.setattr("gpu.part._run", hang)
+    monkeypatch.setattr(sys, "argv", ["part", options().to_json(), str(time.monotonic() - 1)])
+    try:
+        main_of_a_part()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    assert "in hang" in "".join(said)
 
 
 def test_a_part_that_fails_says_why_and_the_next_one_runs(program: tuple[str, ...]) -> None:

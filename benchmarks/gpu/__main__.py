@@ -8,6 +8,7 @@ import platform
 import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from patchserve_server.bootstrap.process import configure_process
@@ -21,7 +22,7 @@ from gpu import decoding_part, engine, files, serving
 from gpu.inputs import write_sent_images, write_weights
 from gpu.options import SMALL, Options, Scale
 from gpu.parts import Part, run_parts
-from gpu.table import HEAD, Case
+from gpu.table import HEAD, Case, Output
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.engine.backbone.device_runtime import DTYPES
 from patchserve_server.engine.backbone.devices import resolve_device
@@ -38,12 +39,10 @@ WEIGHTS = {
 
 
 def main() -> None:
-    started_s = time.monotonic()
     arguments = _arguments()
+    started_s = time.monotonic() - (max(0.0, time.time() - arguments.began) if arguments.began else 0.0)
     ends_s = started_s + 60 * arguments.minutes
     device = arguments.device
-    print(_machine(device), flush=True)
-    print("Goals are those of an H100 or H200 and 16 cores. The bare network has its inputs on the device.", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         options = Options(
             part="",
@@ -58,14 +57,16 @@ def main() -> None:
         parts = [part for part in _parts(options, arguments.precision) if _is_wanted(part.name, arguments.only)]
         if not parts:
             raise SystemExit(f"--only {' '.join(arguments.only)}: no part has a name that begins so. See --help.")
+        kept = os.environ.get("OUT")
+        output = Output(Path(kept) if kept else None)
+        output.row(_machine(device))
+        output.row("Goals are those of an H100 or H200 and 16 cores. The bare network has its inputs on the device.")
         for backbone in {arguments.backbone, engine.LITE}:
             write_weights(backbone, options.weights(backbone))
         write_sent_images(options.images)
-        print(f"\n{HEAD}", flush=True)
-        notes = run_parts(parts, options, ends_s, show=lambda line: print(line, flush=True))
-    for note in notes:
-        print(f"\n{note}")
-    print(f"\nDone in {(time.monotonic() - started_s) / 60:.1f} minutes.", flush=True)
+        output.row(f"\n{HEAD}")
+        run_parts(parts, options, ends_s, show=output.row, note=output.note)
+    output.end(f"Done in {(time.monotonic() - started_s) / 60:.1f} minutes.")
 
 
 def _arguments() -> argparse.Namespace:
@@ -80,6 +81,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="of each case, if there is time [default: 2]")
     parser.add_argument("--minutes", type=float, default=5.5, help="of everything, at most [default: 5.5]")
+    parser.add_argument("--began", type=float, help="when that was, in seconds since 1970 [default: now]")
     parser.add_argument("--fronts", type=int, default=max(2, (os.cpu_count() or 2) // 2 - 2), help="of the server")
     parser.add_argument("--backbone", default="wide_resnet50_2", choices=("wide_resnet50_2", engine.LITE))
     parser.add_argument(

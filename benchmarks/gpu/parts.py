@@ -51,23 +51,28 @@ def run_parts(
     ends_s: float,
     *,
     show: Callable[[str], None],
+    note: Callable[[str], None],
     program: Sequence[str] = PROGRAM,
-) -> list[str]:
-    """Runs the parts one after the other until `ends_s` (of time.monotonic), and shows each row when it is known.
+) -> None:
+    """Runs the parts one after the other until `ends_s` (of time.monotonic).
 
-    Returns:
-        The notes of all parts.
+    Args:
+        parts: the most important first.
+        options: of all of them.
+        ends_s: when the last one ends at the latest.
+        show: takes each row when it is known.
+        note: takes the notes of each part when it has ended.
+        program: runs a part.
     """
-    notes = list[str]()
     for number, part in enumerate(parts):
         left_s = ends_s - time.monotonic()
         limit_s = left_s * part.weight / sum(each.weight for each in parts[number:])
         known = replace(options, part=part.name, precision=part.precision or options.precision)
         report = _Run(part, known, limit_s, show).run(program)
-        notes += report.notes.values()
+        for text in report.notes.values():
+            note(text)
         if number == 0:
             options = options.learned(report.found)
-    return notes
 
 
 class _Run:

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Runs the benchmark on a machine with a GPU: with the server that is installed there, else with what pack.sh has packed.
 # Flags: those of `python -m gpu`.
+# What it prints is also in $OUT/table.md and $OUT/notes.md, if OUT is set.
 set -eu
+began=$(date +%s) # unpacking and imports count too
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
 packed=out/gpu/packages.tar.xz
@@ -23,4 +25,4 @@ if ! missing=$(PYTHONPATH=$path "$python" -c 'import numpy, torch, grpc, pydanti
     "It needs torch with CUDA and NumPy, and the server or what benchmarks/gpu/pack.sh packs." >&2
   exit 2
 fi
-PYTHONUNBUFFERED=1 PYTHONPATH=$path exec "$python" -m gpu "$@"
+PYTHONUNBUFFERED=1 PYTHONPATH=$path exec "$python" -m gpu --began "$began" "$@"

@@ -4,11 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 B = TypeVar("B")
 
+_TABLE, _NOTES = "table.md", "notes.md"
 HEAD = "| what | precision | measured | compared with | goal | reached |\n| --- | --- | --- | --- | --- | --- |"
+
+
+class Output:
+    """Prints the table and notes of it, and writes both into a folder at once: a run may be stopped at any time."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._table, self._notes = list[str](), list[str]()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (_TABLE, _NOTES):
+                (folder / name).write_text("")
+
+    def row(self, line: str) -> None:
+        """A line of the table, or of its head."""
+        print(line, flush=True)
+        self._table.append(line)
+        self._write(_TABLE, line)
+
+    def note(self, text: str) -> None:
+        """Something to be printed below the table."""
+        self._notes.append(text)
+        self._write(_NOTES, f"{text}\n")
+
+    def end(self, words: str) -> None:
+        """The notes, and the table once more: who sees only the end of what is printed needs it most."""
+        print("", *self._notes, "The table once more:", "\n".join(self._table), words, sep="\n\n", flush=True)
+
+    def _write(self, name: str, text: str) -> None:
+        if self._folder is not None:
+            with (self._folder / name).open("a") as file:
+                file.write(f"{text}\n")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from gpu.part import main as main_of_a_part
 from gpu.part import run_cases
 from gpu.parts import Part, run_parts
 from gpu.stages import self_us
-from gpu.table import Case, Goal, Measured, row
+from gpu.table import Case, Goal, Measured, Output, row
 from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 
@@ -73,10 +73,13 @@ def _never(*_: object) -> Measured:
     raise AssertionError
 
 
-def run(parts: list[Part], program: tuple[str, ...], seconds: float = 60) -> tuple[list[str], list[str]]:
+def run(
+    parts: list[Part], program: tuple[str, ...], seconds: float = 60, at: Options | None = None
+) -> tuple[list[str], list[str]]:
     """The rows, and the notes."""
-    rows = list[str]()
-    notes = run_parts(parts, options(), time.monotonic() + seconds, show=rows.append, program=program)
+    rows, notes = list[str](), list[str]()
+    ends_s = time.monotonic() + seconds
+    run_parts(parts, at or options(), ends_s, show=rows.append, note=notes.append, program=program)
     return rows, notes
 
 
@@ -94,9 +97,7 @@ def test_a_case_that_fails_leaves_its_traceback_and_the_words_of_its_server(
     program: tuple[str, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "fails-once.log").write_text("the server says")
-    (note,) = run_parts(
-        [part("fails once")], options(tmp_path), time.monotonic() + 60, show=lambda _: None, program=program
-    )
+    _, (note,) = run([part("fails once")], program, at=options(tmp_path))
     assert "a trace of it" in note
     assert note.endswith("the server says")
 
@@ -142,6 +143,34 @@ def test_later_parts_know_what_the_first_one_has_found(program: tuple[str, ...])
     rows, _ = run([part("first"), part("second"), part("third", "fp32")], program)
     assert [each.split("(")[1].split(")")[0] for each in rows[::2]] == ["auto, 0", "bf16, 7", "fp32, 7"]
     assert " | bf16 | " in rows[2]
+
+
+def test_what_is_known_is_kept_and_the_table_comes_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(tmp_path / "new")
+    for line in ("| head |", "| row |"):
+        output.row(line)
+    output.note("A note:\n\nwords")
+    assert capsys.readouterr().out == "| head |\n| row |\n"
+    assert (tmp_path / "new" / "table.md").read_text() == "| head |\n| row |\n"
+    assert (tmp_path / "new" / "notes.md").read_text() == "A note:\n\nwords\n\n"
+    output.end("Done.")
+    note, _, table = capsys.readouterr().out.partition("The table once more:")
+    assert "words" in note
+    assert table == "\n\n| head |\n| row |\n\nDone.\n"
+
+
+def test_what_came_before_the_program_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends_s = list[float]()
+    for name in ("write_weights", "write_sent_images"):
+        monkeypatch.setattr(f"gpu.__main__.{name}", lambda *_: None)
+    monkeypatch.setattr("gpu.__main__.run_parts", lambda _parts, _options, end_s, **_: ends_s.append(end_s))
+    monkeypatch.setenv("OUT", str(tmp_path))
+    flags = ["--device", "cpu", "--minutes", "60", "--began", str(time.time() - 1800)]
+    monkeypatch.setattr(sys, "argv", ["run.sh", *flags])
+    latest_s = time.monotonic() + 1900
+    main()
+    assert ends_s[0] < latest_s
+    assert "| what |" in (tmp_path / "table.md").read_text()
 
 
 def test_options_reach_a_part_unchanged() -> None:

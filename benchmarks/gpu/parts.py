@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from gpu.options import Options
+from gpu.processes import kill_tree
 from gpu.table import Case, Measured, row
 
 PROGRAM = (sys.executable, "-m", "gpu.part")
@@ -108,8 +108,7 @@ class _Run:
             try:
                 is_over = self._take(lines, ends_s)
             finally:
-                if process.poll() is None:
-                    _kill_group(process.pid)
+                kill_tree(process.pid)  # if it has crashed, its server is still there
             code = process.wait()
             readers[1].join(1)
         if code and not is_over:
@@ -176,8 +175,3 @@ def _read(file: IO[str], take: Callable[[str | None], None]) -> None:
     for line in file:
         take(line)
     take(None)
-
-
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)

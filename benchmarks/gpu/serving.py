@@ -16,12 +16,13 @@ from pathlib import Path
 
 import grpc
 
+from gpu.device_watch import DeviceWatch
 from gpu.load import STEPS
 from gpu.options import Options
 from gpu.part import tell
+from gpu.processes import kill_tree, processor_s
 from gpu.table import Case, Goal, Measured
 from gpu.trial import PROGRAM as TRIAL
-from gpu.usage import DeviceWatch, processor_s
 from patchserve.v1 import reference_pb2, service_pb2_grpc
 
 PARCELS = Path(__file__).resolve().parents[2] / "samples" / "parcels"
@@ -91,7 +92,7 @@ def opened(options: Options) -> Iterator[Served]:
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
-                process.kill()
+                kill_tree(process.pid)
 
 
 def load_reference(address: str, reference_id: str) -> None:

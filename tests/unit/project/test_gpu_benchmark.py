@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu import engine, files, usage
+from gpu import device_watch, engine, files
 from gpu.__main__ import main
+from gpu.device_watch import DeviceUse, DeviceWatch
 from gpu.inputs import write_weights
 from gpu.options import SMALL, Options, Scale
 from gpu.part import main as main_of_a_part
@@ -280,13 +281,13 @@ class Driver:
 
 
 def test_a_watch_says_how_busy_a_device_was_where_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage, "_BETWEEN_S", 0)
-    watch = usage.DeviceWatch("cuda:1", lambda _: Driver())
+    monkeypatch.setattr(device_watch, "_BETWEEN_S", 0)
+    watch = DeviceWatch("cuda:1", lambda _: Driver())
     while not watch._seen:
         time.sleep(0.001)
-    assert watch.stop() == usage.DeviceUse(0.5, 3)
-    assert usage.DeviceWatch("cuda", lambda _: Driver()).stop() is None
-    assert usage.DeviceWatch("cpu").stop() is None
+    assert watch.stop() == DeviceUse(0.5, 3)
+    assert DeviceWatch("cuda", lambda _: Driver()).stop() is None
+    assert DeviceWatch("cpu").stop() is None
 
 
 IMPORTS = """

@@ -56,7 +56,7 @@ class Goal:
 
     def is_reached(self, measured: Measured) -> bool | None:
         found = measured.ratio if self.of_ratio else measured.value
-        if found is None:
+        if found is None or not measured.is_whole:
             return None
         return found <= self.bound if self.at_most else found >= self.bound
 
@@ -75,6 +75,7 @@ class Measured:
     ratio: float | None = None
     to: str = ""  # what the ratio compares with
     more: str = ""  # what else was seen
+    is_whole: bool = True  # False: too little was seen to say that a goal is reached
 
     @property
     def words(self) -> str:

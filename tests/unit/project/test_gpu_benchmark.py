@@ -190,6 +190,7 @@ def test_options_reach_a_part_unchanged() -> None:
         (Goal(0.75, of_ratio=True), Measured(1100, ratio=0.19, to="bare"), "0.19 of bare | at least 0.75 | **no**"),
         (Goal(2, "ms", at_most=True), Measured(7.71, "ms"), "7.71 ms |  | at most 2 ms | **no**"),
         (Goal(3, "times", at_most=True), Measured(1.4, "times", more="B"), "1.4 times (B) |  | at most 3 times | yes"),
+        (Goal(3, "times", at_most=True), Measured(1.4, "times", is_whole=False), "1.4 times |  | at most 3 times |  |"),
         (Goal(1500), "no time", "not measured: no time | | at least 1,500 images/s | |"),
         (Goal(0.9, of_ratio=True), Measured(5), "5 images/s |  | at least 0.9 |  |"),
     ],

@@ -61,8 +61,7 @@ def main() -> None:
         output = Output(Path(kept) if kept else None)
         output.row(_machine(device))
         output.row("Goals are those of an H100 or H200 and 16 cores. The bare network has its inputs on the device.")
-        for backbone in {arguments.backbone, engine.LITE}:
-            write_weights(backbone, options.weights(backbone))
+        write_weights(arguments.backbone, options.weights(arguments.backbone))
         write_sent_images(options.images)
         output.row(f"\n{HEAD}")
         run_parts(parts, options, ends_s, show=output.row, note=output.note)

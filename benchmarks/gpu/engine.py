@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from gpu.detectors import open_detector
-from gpu.inputs import References, model_inputs
+from gpu.inputs import References, model_inputs, write_weights
 from gpu.options import Options
 from gpu.part import run_cases, tell
 from gpu.stages import kernels, stages
@@ -124,7 +124,10 @@ def run(options: Options, ends_s: float) -> None:
     if options.part == "networks":
         run_cases(network_cases(options), Networks(options), seconds=options.seconds, ends_s=ends_s)
         return
-    engine = Engine.start(options, LITE if options.part == "lite" else options.backbone)
+    backbone = LITE if options.part == "lite" else options.backbone
+    if not options.weights(backbone).exists():  # main writes only those that several parts need
+        write_weights(backbone, options.weights(backbone))
+    engine = Engine.start(options, backbone)
     freeze_heap()  # as a server does, so that no call waits until Python has looked through half a million objects
     run_cases(cases(options), engine, seconds=options.seconds, ends_s=ends_s)
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from gpu import decoding_part, engine, files, serving
-from gpu.inputs import write_sent_images, write_weights
+from gpu.inputs import SENT_PX, write_sent_images, write_weights
 from gpu.options import SMALL, Options, Scale
 from gpu.parts import Part, run_parts
 from gpu.table import HEAD, Case, Output
@@ -50,7 +50,7 @@ def main() -> None:
             device=device,
             precision=arguments.precision[-1],
             seconds=arguments.seconds,
-            fronts=arguments.fronts,
+            fronts=arguments.fronts or ("2" if device == "cpu" else "auto"),
             backbone=arguments.backbone,
             scale=SMALL if device == "cpu" else Scale(),
         )
@@ -63,6 +63,7 @@ def main() -> None:
         output.row("Goals are those of an H100 or H200 and 16 cores. The bare network has its inputs on the device.")
         write_weights(arguments.backbone, options.weights(arguments.backbone))
         write_sent_images(options.images)
+        output.row(_what_is_served(options))
         output.row(f"\n{HEAD}")
         run_parts(parts, options, ends_s, show=output.row, note=output.note)
     output.end(f"Done in {(time.monotonic() - started_s) / 60:.1f} minutes.")
@@ -81,7 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each case, if there is time [default: 2]")
     parser.add_argument("--minutes", type=float, default=5.5, help="of everything, at most [default: 5.5]")
     parser.add_argument("--began", type=float, help="when that was, in seconds since 1970 [default: now]")
-    parser.add_argument("--fronts", type=int, default=max(2, (os.cpu_count() or 2) // 2 - 2), help="of the server")
+    parser.add_argument("--fronts", help="of the server: a number, or auto [default: auto; with --device cpu 2]")
     parser.add_argument("--backbone", default="wide_resnet50_2", choices=("wide_resnet50_2", engine.LITE))
     parser.add_argument(
         "--only",
@@ -118,6 +119,12 @@ def _parts(options: Options, precisions: list[str]) -> list[Part]:
 
 def _is_wanted(name: str, only: list[str] | None) -> bool:
     return only is None or name.startswith(tuple(only))
+
+
+def _what_is_served(options: Options) -> str:
+    sizes = [path.stat().st_size for path in options.images.iterdir()]
+    sent = f"Callers send JPEG files of {SENT_PX[0]} x {SENT_PX[1]} px, {sum(sizes) / len(sizes) / 1000:.0f} KB."
+    return f"{sent} A served row is one window of at most {2 * options.seconds:g} s, the others are medians."
 
 
 def _machine(device: str) -> str:

@@ -145,7 +145,10 @@ def cases(options: Options) -> list[Case[Engine]]:
         Case("one image, embedding and search", _one_image, Goal(_DEVICE_MS_OF_ONE, "ms", at_most=True)),
     ]
     calls = [(f"{_images(one)}, {rows:,} rows", rows, one) for rows, one in ((few, batch), (many, batch), (few, 1))]
-    mixed = Case(f"detect, {scale.mixed} references mixed", _mixed, Goal(0.9, of_ratio=True))
+
+    def mixed(references: int, goal: Goal | None = None) -> Case[Engine]:
+        return Case(f"detect, {references} references mixed", partial(_mixed, references=references), goal)
+
     if options.part == "lite":
         return [replace(case, what=f"{LITE}: {case.what}") for case in (start, goals[0], goals[3], goals[1])]
     if options.part != "engine":
@@ -153,7 +156,7 @@ def cases(options: Options) -> list[Case[Engine]]:
     return [
         start,
         *goals,
-        mixed,
+        mixed(scale.mixed, Goal(0.9, of_ratio=True)),
         Case(f"queries searched twice, {few:,} rows", partial(_unresolved, rows=few)),
         Case(f"queries searched twice, {many:,} rows", partial(_unresolved, rows=many)),
         Case("largest memory of the device", lambda engine, _: Measured(engine.memory_mib, "MiB")),
@@ -164,6 +167,7 @@ def cases(options: Options) -> list[Case[Engine]]:
             if each != batch
         ),
         Case(f"detect, {middle:,} rows, batches of {batch}", partial(_detect, rows=middle)),
+        *(mixed(each) for each in scale.mixed_too),
         *(Case(f"detect, {side} x {side} px", partial(_size, side_px=side)) for side in scale.sides_px),
         *(Case(f"a call by stages, {name}", partial(_stages, rows=rows, batch=one)) for name, rows, one in calls),
         *(Case(f"device busy, {name}", partial(_kernels, rows=rows, batch=one)) for name, rows, one in calls),
@@ -182,9 +186,9 @@ def _against(found: Mapping[str, float], one: str, other: str, images: int) -> M
     return Measured(images * found[one], ratio=found[one] / found[other], to=f"{images * found[other]:,.0f}/s, {other}")
 
 
-def _mixed(engine: Engine, seconds: float) -> Measured:
+def _mixed(engine: Engine, seconds: float, references: int) -> Measured:
     scale = engine.options.scale
-    several = [engine.opened(scale.rows[0], seed=number) for number in range(scale.mixed)]
+    several = [engine.opened(scale.rows[0], seed=number) for number in range(references)]
     runs = {
         "with one reference": engine.detect(several[:1], scale.batch),
         "mixed": engine.detect(several, scale.batch),

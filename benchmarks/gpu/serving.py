@@ -20,7 +20,7 @@ from gpu.device_watch import DeviceWatch
 from gpu.load import STEPS
 from gpu.options import Options
 from gpu.part import tell
-from gpu.processes import kill_tree, processor_s
+from gpu.processes import children, kill_tree, processor_s
 from gpu.table import Case, Goal, Measured
 from gpu.trial import PROGRAM as TRIAL
 from patchserve.v1 import reference_pb2, service_pb2_grpc
@@ -63,7 +63,7 @@ def opened(options: Options) -> Iterator[Served]:
     """
     decode = options.part.split()[-1]
     program = TRIAL if options.is_trial else SERVER
-    flags = ["--device", options.device, "--precision", options.precision, "--fronts", str(options.fronts)]
+    flags = ["--device", options.device, "--precision", options.precision, "--fronts", options.fronts]
     flags += ["--backbone", options.backbone, "--weights", str(options.weights(options.backbone))]
     flags += ["--port", "0", "--client-share", "1", "--max-pending-images", "512", "--max-queue-delay-ms", "2"]
     if decode == "device":
@@ -106,7 +106,7 @@ def load_reference(address: str, reference_id: str) -> None:
 
 def cases(options: Options) -> list[Case[Served]]:
     decode = options.part.split()[-1]
-    found = [Case[Served]("server start, reference loaded", lambda served, _: Measured(served.start_s, "s"))]
+    found = [Case("server start, reference loaded", _start)]
     for output in OUTPUTS[decode]:
         name = f"served, decode {decode}, {output}"
         found.append(Case(name, partial(_output, output=output), Goal(GOALS_PER_S[output])))
@@ -114,6 +114,13 @@ def cases(options: Options) -> list[Case[Served]]:
     if decode == "cpu":
         found.append(Case(f"served, decode cpu, {mixed} references mixed, scores", _mixed, Goal(0.9, of_ratio=True)))
     return found
+
+
+def _start(served: Served, _: float) -> Measured:
+    scale = served.options.scale
+    fronts = sum(name == "front" for name, _ in children(served.pid)) or 1
+    callers = f"{scale.caller_processes} x {scale.callers} callers on the same cores"
+    return Measured(served.start_s, "s", more=f"fronts: {fronts}; {callers}")
 
 
 def _output(served: Served, seconds: float, output: str) -> Measured:

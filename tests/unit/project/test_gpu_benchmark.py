@@ -63,7 +63,7 @@ def program(tmp_path: Path) -> tuple[str, ...]:
 
 
 def options(folder: Path = Path(), scale: Scale = SMALL) -> Options:
-    return Options("engine", str(folder), "cpu", "auto", 0.0, 2, "efficientnet_lite2", scale=scale)
+    return Options("engine", str(folder), "cpu", "auto", 0.0, "2", "efficientnet_lite2", scale=scale)
 
 
 def part(name: str, precision: str = "", weight: float = 1) -> Part:
@@ -162,8 +162,7 @@ def test_what_is_known_is_kept_and_the_table_comes_last(tmp_path: Path, capsys: 
 
 def test_what_came_before_the_program_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ends_s = list[float]()
-    for name in ("write_weights", "write_sent_images"):
-        monkeypatch.setattr(f"gpu.__main__.{name}", lambda *_: None)
+    monkeypatch.setattr("gpu.__main__.write_weights", lambda *_: None)
     monkeypatch.setattr("gpu.__main__.run_parts", lambda _parts, _options, end_s, **_: ends_s.append(end_s))
     monkeypatch.setenv("OUT", str(tmp_path))
     flags = ["--device", "cpu", "--minutes", "60", "--began", str(time.time() - 1800)]
@@ -225,7 +224,7 @@ def _of_seconds(_: object, seconds: float) -> Measured:
 
 
 def test_every_case_of_the_engine_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scale = Scale(batches=(1, 2), batch=2, rows=(196, 200, 392), sides_px=(64,), mixed=2)
+    scale = Scale(batches=(1, 2), batch=2, rows=(196, 200, 392), sides_px=(64,), mixed=2, mixed_too=(3,))
     wanted = options(tmp_path, scale)
     write_weights(wanted.backbone, wanted.weights(wanted.backbone))
     bench, cases = engine.Engine.start(wanted, wanted.backbone), engine.cases(wanted)
@@ -250,7 +249,7 @@ def test_of_a_gpu_only_what_runs_on_it_counts() -> None:
 
 def test_the_parts_have_cases_with_names_of_their_own() -> None:
     names: Callable[[str], list[str]] = lambda name: [  # noqa: E731
-        case.what for case in engine.cases(Options(name, "", "cuda", "auto", 1, 4, "wide_resnet50_2"))
+        case.what for case in engine.cases(Options(name, "", "cuda", "auto", 1, "auto", "wide_resnet50_2"))
     ]
     assert len(set(names("engine"))) == len(names("engine"))
     assert not set(names("engine")) & set(names("lite"))

@@ -18,7 +18,7 @@ configure_process()
 import numpy as np
 import torch
 
-from gpu import decoding_part, engine, files, serving
+from gpu import decoding_part, engine, files, networks, serving
 from gpu.inputs import SENT_PX, write_sent_images, write_weights
 from gpu.options import SMALL, Options, Scale
 from gpu.parts import Part, run_parts
@@ -32,7 +32,7 @@ WEIGHTS = {
     "served": 80,
     "files": 25,
     "more": 25,
-    "networks": 20,
+    "networks": 25,
     "lite": 20,
     "decoding": 25,
 }
@@ -111,7 +111,7 @@ def _parts(options: Options, precisions: list[str]) -> list[Part]:
         part("served, decode device", serving.cases, "served"),
         part("files", files.cases, "files"),
         *(part(f"engine in {each}", engine.cases, "more", each) for each in others),
-        part("networks", engine.network_cases, "networks", "each"),
+        part("networks", networks.cases, "networks", "each"),
         part("lite", engine.cases, "lite", main),
         part("decoding", decoding_part.cases, "decoding"),
     ]

@@ -1,4 +1,4 @@
-"""The engine in this process: the bare network, the detector, and what each kind of work costs."""
+"""The engine in this process: the detector, beside the bare network, and what each kind of work costs."""
 
 from __future__ import annotations
 
@@ -15,29 +15,23 @@ import torch
 
 from gpu.detectors import open_detector
 from gpu.inputs import References, model_inputs, write_weights
+from gpu.networks import bare_run
 from gpu.options import Options
 from gpu.part import run_cases, tell
+from gpu.rates import runs_per_s
 from gpu.stages import kernels, stages
 from gpu.table import Case, Goal, Measured
-from gpu.trial import trial_runtime
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.ports import Scorer, ScoringTimes
-from patchserve_server.engine.backbone.device_precision import on_device
-from patchserve_server.engine.backbone.device_runtime import DTYPES, DeviceRuntime
-from patchserve_server.engine.backbone.devices import resolve_device, synchronize
-from patchserve_server.engine.backbone.loading import load_backbone
-from patchserve_server.engine.backbone.runtime import BF16, FP32
+from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.detector import PatchCoreDetector
-from patchserve_server.engine.map_difference import map_difference
-from patchserve_server.engine.measurements import Measurements
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search.device_search import DeviceIndex, search_on_device
 
 LITE = "efficientnet_lite2"
 
 _SQUARE = InputShape.square()
-_WINDOWS = 5  # of each of two things that are compared: they take turns
 _WORKERS = 2  # as many as a server has
 _DEVICE_MS_OF_ONE = 2.0
 _STALL = 3.0
@@ -92,38 +86,8 @@ class Engine:
         return 0.0 if self.options.is_trial else torch.cuda.max_memory_allocated() / 2**20
 
 
-def bare_run(runtime: DeviceRuntime, batch: int, shape: InputShape = _SQUARE) -> Callable[[], object]:
-    images = torch.from_numpy(model_inputs(batch, shape)).to(runtime.device)
-
-    @torch.inference_mode()
-    def run() -> None:
-        runtime.layers_of(images)
-        synchronize(runtime.device)
-
-    return run
-
-
-def runs_per_s(runs: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """How often a second each runs. They take turns, so that a slow moment of the machine slows all of them."""
-    window_s = seconds / (_WINDOWS * len(runs))
-    found = {name: list[float]() for name in runs}
-    for run in runs.values():
-        run()
-    for _ in range(_WINDOWS):
-        for name, run in runs.items():
-            count, started_s = 0, time.perf_counter()
-            while (passed_s := time.perf_counter() - started_s) < window_s or not count:
-                run()
-                count += 1
-            found[name].append(count / passed_s)
-    return {name: statistics.median(rates) for name, rates in found.items()}
-
-
 def run(options: Options, ends_s: float) -> None:
-    """One of the parts that need no server."""
-    if options.part == "networks":
-        run_cases(network_cases(options), Networks(options), seconds=options.seconds, ends_s=ends_s)
-        return
+    """One of the parts with a detector."""
     backbone = LITE if options.part == "lite" else options.backbone
     if not options.weights(backbone).exists():  # main writes only those that several parts need
         write_weights(backbone, options.weights(backbone))
@@ -287,42 +251,3 @@ def _title(engine: Engine, rows: int, batch: int) -> str:
 
 def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
-
-
-class Networks:
-    """The bare network in each precision."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        device = torch.device("cpu") if options.is_trial else resolve_device(options.device)
-        self._backbone = load_backbone(options.backbone, options.weights(options.backbone), device)
-        self._runtimes = dict[str, DeviceRuntime]()
-
-    def runtime(self, precision: str) -> DeviceRuntime:
-        if precision not in self._runtimes:
-            if self._options.is_trial:
-                runtime = trial_runtime(self._backbone.runtime.module, precision)
-            else:
-                runtime = on_device(
-                    self._backbone, precision, map_difference=map_difference, measurements=Measurements(None)
-                ).runtime
-            self._runtimes[precision] = runtime
-        return self._runtimes[precision]
-
-    def measure(self, seconds: float, precision: str, batch: int) -> Measured:
-        rate = runs_per_s({"bare": bare_run(self.runtime(precision), batch)}, seconds)["bare"]
-        return Measured(batch * rate)
-
-
-def network_cases(options: Options) -> list[Case[Networks]]:
-    batches = sorted(options.scale.batches, key=lambda batch: abs(batch - options.scale.batch))
-    return [
-        Case(
-            f"bare network, {precision}, batches of {batch}",
-            lambda networks, seconds, precision=precision, batch=batch: networks.measure(  # type: ignore[misc]
-                seconds, precision, batch
-            ),
-        )
-        for batch in batches
-        for precision in ((FP32, BF16) if options.is_trial else DTYPES)
-    ]

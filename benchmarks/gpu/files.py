@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from gpu.detectors import open_detector
-from gpu.engine import Engine, runs_per_s
+from gpu.engine import Engine
 from gpu.options import Options
 from gpu.part import run_cases, tell
+from gpu.rates import runs_per_s
 from gpu.stages import kernels
 from gpu.table import Case, Measured
 from patchserve_server.domain.images import SentImage

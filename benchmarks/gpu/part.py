@@ -69,6 +69,10 @@ def _run(options: Options, ends_s: float) -> None:
         from gpu import decoding_part  # noqa: PLC0415 - as above
 
         decoding_part.run(options, ends_s)
+    elif options.part == "networks":
+        from gpu import networks  # noqa: PLC0415 - as above
+
+        networks.run(options, ends_s)
     else:
         from gpu import engine  # noqa: PLC0415 - as above
 

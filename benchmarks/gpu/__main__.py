@@ -124,7 +124,7 @@ def _is_wanted(name: str, only: list[str] | None) -> bool:
 def _what_is_served(options: Options) -> str:
     sizes = [path.stat().st_size for path in options.images.iterdir()]
     sent = f"Callers send JPEG files of {SENT_PX[0]} x {SENT_PX[1]} px, {sum(sizes) / len(sizes) / 1000:.0f} KB."
-    return f"{sent} A served row is one window of at most {2 * options.seconds:g} s, the others are medians."
+    return f"{sent} A served row is one window of at most {2 * options.seconds:g} s, other rates are medians."
 
 
 def _machine(device: str) -> str:

@@ -16,7 +16,7 @@ from patchserve_server.bootstrap.process import configure_process
 
 B = TypeVar("B")
 _LONGEST_WORDS = 200
-_LATE_S = 1.0
+_LATE_S = 0.5
 LEAST_S = 0.5  # a case that would begin later is left out
 
 

@@ -125,11 +125,11 @@ class _Run:
     def _note_log(self, why: str) -> None:
         """The machine may never be seen again, so all that it said is kept."""
         title = f"The last words of the part `{self._part.name}`, which {why}:"
-        own = "\n".join((title, "", *self._log))
+        lines = [title, "", *self._log]
         with suppress(OSError):  # only some parts have a server
-            lines = self._options.server_log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
-            own = "\n".join((own, "", "and of its server:", "", *(line[:_LONGEST_LINE] for line in lines)))
-        self._report.notes[title] = own
+            of_server = self._options.server_log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            lines += ["", "and of its server:", "", *(line[:_LONGEST_LINE] for line in of_server)]
+        self._report.notes[title] = "\n".join(lines)
 
     def _take(self, lines: queue.Queue[str | None], ends_s: float) -> bool:
         """Whether the time is over before the part has ended."""

@@ -49,7 +49,7 @@ class Served:
     def add_step(self, line: str) -> None:
         """Tells what is known of calls so far: the part may be ended before its last case."""
         self._steps.append(line)
-        head = "| output | " + " | ".join((*STEPS, "p99_ms of the call")) + " | processor ms of an image |"
+        head = "| output | " + " | ".join((*STEPS, "p99_ms for the caller")) + " | processor ms of an image |"
         title = f"Milliseconds of a call, {self.options.part}, as the server reports them:"
         tell(note="\n".join((title, "", head, "|" + " --- |" * (len(STEPS) + 3), *self._steps)))
 
@@ -106,7 +106,7 @@ def load_reference(address: str, reference_id: str) -> None:
 
 def cases(options: Options) -> list[Case[Served]]:
     decode = options.part.split()[-1]
-    found = [Case("server start, reference loaded", _start)]
+    found = [Case(f"server start with decode {decode}, reference loaded", _start)]
     for output in OUTPUTS[decode]:
         name = f"served, decode {decode}, {output}"
         found.append(Case(name, partial(_output, output=output), Goal(GOALS_PER_S[output])))

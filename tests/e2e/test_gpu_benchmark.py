@@ -30,7 +30,10 @@ def test_every_case_of_a_server_runs(
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     measured = {each["what"]: each["measured"] for each in told if "measured" in each}
     assert list(measured) == [case.what for case in serving.cases(options)]
-    assert measured["server start, reference loaded"]["more"] == "fronts: 2; 1 x 2 callers on the same cores"
+    assert (
+        measured["server start with decode cpu, reference loaded"]["more"]
+        == "fronts: 2; 1 x 2 callers on the same cores"
+    )
     scores = measured["served, decode cpu, scores"]
     assert scores["ratio"] == pytest.approx(scores["value"] / 10)
     note = [each["note"] for each in told if each.get("note", "").startswith("Milliseconds of a call")][-1]

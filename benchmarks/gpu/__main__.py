@@ -8,6 +8,7 @@ import platform
 import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from patchserve_server.bootstrap.process import configure_process
@@ -17,11 +18,11 @@ configure_process()
 import numpy as np
 import torch
 
-from gpu import decoding_part, engine, files, serving
-from gpu.inputs import write_sent_images, write_weights
+from gpu import decoding_part, engine, files, networks, serving
+from gpu.inputs import SENT_PX, write_sent_images, write_weights
 from gpu.options import SMALL, Options, Scale
 from gpu.parts import Part, run_parts
-from gpu.table import HEAD, Case
+from gpu.table import HEAD, Case, Output
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.engine.backbone.device_runtime import DTYPES
 from patchserve_server.engine.backbone.devices import resolve_device
@@ -31,19 +32,17 @@ WEIGHTS = {
     "served": 80,
     "files": 25,
     "more": 25,
-    "networks": 20,
+    "networks": 25,
     "lite": 20,
     "decoding": 25,
 }
 
 
 def main() -> None:
-    started_s = time.monotonic()
     arguments = _arguments()
+    started_s = time.monotonic() - (max(0.0, time.time() - arguments.began) if arguments.began else 0.0)
     ends_s = started_s + 60 * arguments.minutes
     device = arguments.device
-    print(_machine(device), flush=True)
-    print("Goals are those of an H100 or H200 and 16 cores. The bare network has its inputs on the device.", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         options = Options(
             part="",
@@ -51,21 +50,23 @@ def main() -> None:
             device=device,
             precision=arguments.precision[-1],
             seconds=arguments.seconds,
-            fronts=arguments.fronts,
+            fronts=arguments.fronts or ("2" if device == "cpu" else "auto"),
             backbone=arguments.backbone,
             scale=SMALL if device == "cpu" else Scale(),
         )
         parts = [part for part in _parts(options, arguments.precision) if _is_wanted(part.name, arguments.only)]
         if not parts:
             raise SystemExit(f"--only {' '.join(arguments.only)}: no part has a name that begins so. See --help.")
-        for backbone in {arguments.backbone, engine.LITE}:
-            write_weights(backbone, options.weights(backbone))
+        kept = os.environ.get("OUT")
+        output = Output(Path(kept) if kept else None)
+        output.row(_machine(device))
+        output.row("Goals are those of an H100 or H200 and 16 cores. The bare network has its inputs on the device.")
+        write_weights(arguments.backbone, options.weights(arguments.backbone))
         write_sent_images(options.images)
-        print(f"\n{HEAD}", flush=True)
-        notes = run_parts(parts, options, ends_s, show=lambda line: print(line, flush=True))
-    for note in notes:
-        print(f"\n{note}")
-    print(f"\nDone in {(time.monotonic() - started_s) / 60:.1f} minutes.", flush=True)
+        output.row(_what_is_served(options))
+        output.row(f"\n{HEAD}")
+        run_parts(parts, options, ends_s, show=output.row, note=output.note)
+    output.end(f"Done in {(time.monotonic() - started_s) / 60:.1f} minutes.")
 
 
 def _arguments() -> argparse.Namespace:
@@ -80,7 +81,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="of each case, if there is time [default: 2]")
     parser.add_argument("--minutes", type=float, default=5.5, help="of everything, at most [default: 5.5]")
-    parser.add_argument("--fronts", type=int, default=max(2, (os.cpu_count() or 2) // 2 - 2), help="of the server")
+    parser.add_argument("--began", type=float, help="when that was, in seconds since 1970 [default: now]")
+    parser.add_argument("--fronts", help="of the server: a number, or auto [default: auto; with --device cpu 2]")
     parser.add_argument("--backbone", default="wide_resnet50_2", choices=("wide_resnet50_2", engine.LITE))
     parser.add_argument(
         "--only",
@@ -109,7 +111,7 @@ def _parts(options: Options, precisions: list[str]) -> list[Part]:
         part("served, decode device", serving.cases, "served"),
         part("files", files.cases, "files"),
         *(part(f"engine in {each}", engine.cases, "more", each) for each in others),
-        part("networks", engine.network_cases, "networks", "each"),
+        part("networks", networks.cases, "networks", "each"),
         part("lite", engine.cases, "lite", main),
         part("decoding", decoding_part.cases, "decoding"),
     ]
@@ -117,6 +119,12 @@ def _parts(options: Options, precisions: list[str]) -> list[Part]:
 
 def _is_wanted(name: str, only: list[str] | None) -> bool:
     return only is None or name.startswith(tuple(only))
+
+
+def _what_is_served(options: Options) -> str:
+    sizes = [path.stat().st_size for path in options.images.iterdir()]
+    sent = f"Callers send JPEG files of {SENT_PX[0]} x {SENT_PX[1]} px, {sum(sizes) / len(sizes) / 1000:.0f} KB."
+    return f"{sent} A served row is one window of at most {2 * options.seconds:g} s, other rates are medians."
 
 
 def _machine(device: str) -> str:

@@ -1,4 +1,4 @@
-"""The engine in this process: the bare network, the detector, and what each kind of work costs."""
+"""The engine in this process: the detector, beside the bare network, and what each kind of work costs."""
 
 from __future__ import annotations
 
@@ -14,32 +14,28 @@ import numpy as np
 import torch
 
 from gpu.detectors import open_detector
-from gpu.inputs import References, model_inputs
+from gpu.inputs import References, model_inputs, write_weights
+from gpu.networks import bare_run
 from gpu.options import Options
 from gpu.part import run_cases, tell
+from gpu.rates import runs_per_s
 from gpu.stages import kernels, stages
 from gpu.table import Case, Goal, Measured
-from gpu.trial import trial_runtime
+from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.ports import Scorer, ScoringTimes
-from patchserve_server.engine.backbone.device_precision import on_device
-from patchserve_server.engine.backbone.device_runtime import DTYPES, DeviceRuntime
-from patchserve_server.engine.backbone.devices import resolve_device, synchronize
-from patchserve_server.engine.backbone.loading import load_backbone
-from patchserve_server.engine.backbone.runtime import BF16, FP32
+from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.detector import PatchCoreDetector
-from patchserve_server.engine.map_difference import map_difference
-from patchserve_server.engine.measurements import Measurements
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search.device_search import DeviceIndex, search_on_device
 
 LITE = "efficientnet_lite2"
 
 _SQUARE = InputShape.square()
-_WINDOWS = 5  # of each of two things that are compared: they take turns
 _WORKERS = 2  # as many as a server has
 _DEVICE_MS_OF_ONE = 2.0
 _STALL = 3.0
+_ALL_BATCHES_S = 8.0  # a GPU takes 2 to 3
 
 
 @dataclass
@@ -90,39 +86,13 @@ class Engine:
         return 0.0 if self.options.is_trial else torch.cuda.max_memory_allocated() / 2**20
 
 
-def bare_run(runtime: DeviceRuntime, batch: int, shape: InputShape = _SQUARE) -> Callable[[], object]:
-    images = torch.from_numpy(model_inputs(batch, shape)).to(runtime.device)
-
-    @torch.inference_mode()
-    def run() -> None:
-        runtime.layers_of(images)
-        synchronize(runtime.device)
-
-    return run
-
-
-def runs_per_s(runs: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """How often a second each runs. They take turns, so that a slow moment of the machine slows all of them."""
-    window_s = seconds / (_WINDOWS * len(runs))
-    found = {name: list[float]() for name in runs}
-    for run in runs.values():
-        run()
-    for _ in range(_WINDOWS):
-        for name, run in runs.items():
-            count, started_s = 0, time.perf_counter()
-            while (passed_s := time.perf_counter() - started_s) < window_s or not count:
-                run()
-                count += 1
-            found[name].append(count / passed_s)
-    return {name: statistics.median(rates) for name, rates in found.items()}
-
-
 def run(options: Options, ends_s: float) -> None:
-    """One of the parts that need no server."""
-    if options.part == "networks":
-        run_cases(network_cases(options), Networks(options), seconds=options.seconds, ends_s=ends_s)
-        return
-    engine = Engine.start(options, LITE if options.part == "lite" else options.backbone)
+    """One of the parts with a detector."""
+    backbone = LITE if options.part == "lite" else options.backbone
+    if not options.weights(backbone).exists():  # main writes only those that several parts need
+        write_weights(backbone, options.weights(backbone))
+    engine = Engine.start(options, backbone)
+    freeze_heap()  # as a server does, so that no call waits until Python has looked through half a million objects
     run_cases(cases(options), engine, seconds=options.seconds, ends_s=ends_s)
 
 
@@ -138,7 +108,11 @@ def cases(options: Options) -> list[Case[Engine]]:
         Case(f"detect, {many:,} rows, batches of {batch}", partial(_detect, rows=many), Goal(0.4, of_ratio=True)),
         Case("one image, embedding and search", _one_image, Goal(_DEVICE_MS_OF_ONE, "ms", at_most=True)),
     ]
-    mixed = Case(f"detect, {scale.mixed} references mixed", _mixed, Goal(0.9, of_ratio=True))
+    calls = [(f"{_images(one)}, {rows:,} rows", rows, one) for rows, one in ((few, batch), (many, batch), (few, 1))]
+
+    def mixed(references: int, goal: Goal | None = None) -> Case[Engine]:
+        return Case(f"detect, {references} references mixed", partial(_mixed, references=references), goal)
+
     if options.part == "lite":
         return [replace(case, what=f"{LITE}: {case.what}") for case in (start, goals[0], goals[3], goals[1])]
     if options.part != "engine":
@@ -146,13 +120,10 @@ def cases(options: Options) -> list[Case[Engine]]:
     return [
         start,
         *goals,
-        mixed,
+        mixed(scale.mixed, Goal(0.9, of_ratio=True)),
         Case(f"queries searched twice, {few:,} rows", partial(_unresolved, rows=few)),
         Case(f"queries searched twice, {many:,} rows", partial(_unresolved, rows=many)),
         Case("largest memory of the device", lambda engine, _: Measured(engine.memory_mib, "MiB")),
-        Case(f"device busy in detect, {few:,} rows", partial(stages_of, rows=few)),
-        Case(f"device busy in detect, {many:,} rows", partial(stages_of, rows=many)),
-        Case("device busy with one image", partial(stages_of, rows=few, batch=1)),
         Case(f"detect, {few:,} rows, by two threads at once", _two_threads),
         *(
             Case(f"detect, {few:,} rows, batches of {each}", partial(_detect, rows=few, batch=each))
@@ -160,7 +131,10 @@ def cases(options: Options) -> list[Case[Engine]]:
             if each != batch
         ),
         Case(f"detect, {middle:,} rows, batches of {batch}", partial(_detect, rows=middle)),
+        *(mixed(each) for each in scale.mixed_too),
         *(Case(f"detect, {side} x {side} px", partial(_size, side_px=side)) for side in scale.sides_px),
+        *(Case(f"a call by stages, {name}", partial(_stages, rows=rows, batch=one)) for name, rows, one in calls),
+        *(Case(f"device busy, {name}", partial(_kernels, rows=rows, batch=one)) for name, rows, one in calls),
     ]
 
 
@@ -176,9 +150,9 @@ def _against(found: Mapping[str, float], one: str, other: str, images: int) -> M
     return Measured(images * found[one], ratio=found[one] / found[other], to=f"{images * found[other]:,.0f}/s, {other}")
 
 
-def _mixed(engine: Engine, seconds: float) -> Measured:
+def _mixed(engine: Engine, seconds: float, references: int) -> Measured:
     scale = engine.options.scale
-    several = [engine.opened(scale.rows[0], seed=number) for number in range(scale.mixed)]
+    several = [engine.opened(scale.rows[0], seed=number) for number in range(references)]
     runs = {
         "with one reference": engine.detect(several[:1], scale.batch),
         "mixed": engine.detect(several, scale.batch),
@@ -229,7 +203,7 @@ def _stalls(engine: Engine, seconds: float) -> Measured:
     """For each number of images, in any order: its first calls, and how long the slowest of them took."""
     largest = max(engine.options.scale.batches)
     scorer, inputs = engine.opened(engine.options.scale.rows[0]), model_inputs(largest, _SQUARE)
-    ends_s, worst, seen = time.perf_counter() + seconds, (0.0, 0, 0.0), 0
+    ends_s, worst, seen = time.perf_counter() + max(seconds, _ALL_BATCHES_S), (0.0, 0, 0.0), 0
     for count in random.Random(0).sample(range(1, largest + 1), largest):
         if time.perf_counter() > ends_s and seen:
             break
@@ -241,7 +215,8 @@ def _stalls(engine: Engine, seconds: float) -> Measured:
         worst = max(worst, (max(times_ms) / statistics.median(times_ms), count, max(times_ms)))
         seen += 1
     ratio, count, ms = worst
-    return Measured(ratio, "times", more=f"{ms:.1f} ms with {count} images; {seen} of {largest} batch sizes tried")
+    more = f"{ms:.1f} ms with {count} images; {seen} of {largest} batch sizes tried"
+    return Measured(ratio, "times", more=more, is_whole=seen == largest)
 
 
 @torch.inference_mode()
@@ -255,52 +230,24 @@ def _unresolved(engine: Engine, _: float, rows: int) -> Measured:
     return Measured(100 * found.is_unresolved.float().mean().item(), "%")
 
 
-def stages_of(engine: Engine, seconds: float, rows: int, batch: int | None = None) -> Measured:
+def _stages(engine: Engine, seconds: float, rows: int, batch: int) -> Measured:
     """Where the time of a call goes: a note below the table."""
-    count, scorer = batch or engine.options.scale.batch, engine.opened(rows)
-    detect = engine.detect([scorer], count)
-    title = f"{count} image{'s' if count > 1 else ''}, {rows:,} rows, {engine.detector.info.precision}"
-    found = stages(scorer, detect, seconds / 2)
-    tell(note=f"Stages of a call, {title}:\n\n{found.table}")
-    busy, table = kernels(scorer.pipeline.runtime.device, detect, seconds / 2)
-    tell(note=f"What the device does in a call, {title}:\n\n{table}")
-    return Measured(100 * busy, "% of the time", more=f"a call takes {found.call_ms:.2f} ms: stages below")
+    scorer = engine.opened(rows)
+    found = stages(scorer, engine.detect([scorer], batch), seconds)
+    tell(note=f"Stages of a call, {_title(engine, rows, batch)}:\n\n{found.table}")
+    return Measured(found.call_ms, "ms", more="see below")
 
 
-class Networks:
-    """The bare network in each precision."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        device = torch.device("cpu") if options.is_trial else resolve_device(options.device)
-        self._backbone = load_backbone(options.backbone, options.weights(options.backbone), device)
-        self._runtimes = dict[str, DeviceRuntime]()
-
-    def runtime(self, precision: str) -> DeviceRuntime:
-        if precision not in self._runtimes:
-            if self._options.is_trial:
-                runtime = trial_runtime(self._backbone.runtime.module, precision)
-            else:
-                runtime = on_device(
-                    self._backbone, precision, map_difference=map_difference, measurements=Measurements(None)
-                ).runtime
-            self._runtimes[precision] = runtime
-        return self._runtimes[precision]
-
-    def measure(self, seconds: float, precision: str, batch: int) -> Measured:
-        rate = runs_per_s({"bare": bare_run(self.runtime(precision), batch)}, seconds)["bare"]
-        return Measured(batch * rate)
+def _kernels(engine: Engine, seconds: float, rows: int, batch: int) -> Measured:
+    scorer = engine.opened(rows)
+    busy, table = kernels(scorer.pipeline.runtime.device, engine.detect([scorer], batch), seconds)
+    tell(note=f"What the device does in a call, {_title(engine, rows, batch)}:\n\n{table}")
+    return Measured(100 * busy, "% of the time", more="see below")
 
 
-def network_cases(options: Options) -> list[Case[Networks]]:
-    batches = sorted(options.scale.batches, key=lambda batch: abs(batch - options.scale.batch))
-    return [
-        Case(
-            f"bare network, {precision}, batches of {batch}",
-            lambda networks, seconds, precision=precision, batch=batch: networks.measure(  # type: ignore[misc]
-                seconds, precision, batch
-            ),
-        )
-        for batch in batches
-        for precision in ((FP32, BF16) if options.is_trial else DTYPES)
-    ]
+def _title(engine: Engine, rows: int, batch: int) -> str:
+    return f"{_images(batch)}, {rows:,} rows, {engine.detector.info.precision}"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from gpu.detectors import open_detector
-from gpu.engine import Engine, runs_per_s
+from gpu.engine import Engine
 from gpu.options import Options
 from gpu.part import run_cases, tell
+from gpu.rates import runs_per_s
 from gpu.stages import kernels
 from gpu.table import Case, Measured
 from patchserve_server.domain.images import SentImage
@@ -26,6 +29,9 @@ from patchserve_server.imaging.on_device.codec import TorchCodec
 
 _LIMITS = ImageLimits(2**24, 2**26)
 _SQUARE = InputShape.square()
+
+Prepared: TypeAlias = "Callable[[Files], Callable[[], object]]"
+"""Something to do again and again."""
 
 
 @dataclass(frozen=True)
@@ -59,34 +65,40 @@ def run(options: Options, ends_s: float) -> None:
 def cases(options: Options) -> list[Case[Files]]:
     batch = options.scale.batch
     return [
-        Case(f"JPEG files decoded and scaled on the device, batches of {batch}", _decode),
-        Case(f"JPEG overlays drawn on the device, batches of {batch}", _draw),
+        Case(f"JPEG files decoded and scaled on the device, batches of {batch}", partial(_rate, prepared=_decoding)),
+        Case(f"JPEG overlays drawn on the device, batches of {batch}", partial(_rate, prepared=_drawing)),
         Case(f"detect from JPEG files, batches of {batch}", _detect),
         Case("JPEG files checked by one core", _check),
+        Case(f"device busy, {batch} JPEG files decoded", partial(_busy, what="decoding", prepared=_decoding)),
+        Case(f"device busy, {batch} JPEG overlays drawn", partial(_busy, what="drawing", prepared=_drawing)),
     ]
 
 
-def _decode(files: Files, seconds: float) -> Measured:
+def _decoding(files: Files) -> Callable[[], object]:
     ready = files.files
 
     def run() -> None:
         _require_none_failed(files.codec.decode(ready, _SQUARE))
         synchronize(files.device)
 
-    return _measured(files, run, seconds, "decoding")
+    return run
 
 
-def _draw(files: Files, seconds: float) -> Measured:
+def _drawing(files: Files) -> Callable[[], object]:
     levels = np.linspace(0, 255, _SQUARE.pixels).astype(np.uint8).reshape(_SQUARE.sides_px)
     drawings = [OverlayDrawing(file, levels, HeatmapScale.RELATIVE, file.size_px) for file in files.files]
-    return _measured(files, lambda: _require_none_failed(files.codec.draw(drawings)), seconds, "drawing")
+    return lambda: _require_none_failed(files.codec.draw(drawings))
 
 
-def _measured(files: Files, run: Callable[[], object], seconds: float, what: str) -> Measured:
-    rate = runs_per_s({what: run}, seconds)[what]
-    busy, table = kernels(files.device, run, seconds / 2)
+def _rate(files: Files, seconds: float, prepared: Prepared) -> Measured:
+    rate = runs_per_s({"run": prepared(files)}, seconds)["run"]
+    return Measured(len(files.sent) * rate)
+
+
+def _busy(files: Files, seconds: float, what: str, prepared: Prepared) -> Measured:
+    busy, table = kernels(files.device, prepared(files), seconds)
     tell(note=f"What the device does, {what}, {len(files.sent)} files:\n\n{table}")
-    return Measured(len(files.sent) * rate, more=f"device busy {100 * busy:.0f} % of the time")
+    return Measured(100 * busy, "% of the time", more="see below")
 
 
 def _detect(files: Files, seconds: float) -> Measured:
@@ -103,8 +115,7 @@ def _detect(files: Files, seconds: float) -> Measured:
 
 def _check(files: Files, seconds: float) -> Measured:
     """What the CPU still does for each image."""
-    rate = runs_per_s({"check": lambda: files.files}, seconds)["check"]
-    return Measured(len(files.sent) * rate)
+    return _rate(files, seconds, lambda files: lambda: files.files)
 
 
 def _require_none_failed(results: object) -> None:

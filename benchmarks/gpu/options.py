@@ -17,6 +17,7 @@ class Scale:
     rows: tuple[int, int, int] = (784, 7_840, 75_000)
     sides_px: tuple[int, ...] = (320, 448)
     mixed: int = 8  # references
+    mixed_too: tuple[int, ...] = (2, 32)  # of the engine alone
     caller_processes: int = 4
     callers: int = 32  # of each process
     warm_up_s: float = 2.0  # of a server, by its callers
@@ -28,6 +29,7 @@ SMALL = Scale(
     rows=(784, 1_568, 3_136),
     sides_px=(256,),
     mixed=2,
+    mixed_too=(4,),
     caller_processes=2,
     callers=2,
     warm_up_s=2.0,
@@ -43,7 +45,7 @@ class Options:
     device: str
     precision: str
     seconds: float  # of each case, if there is enough time
-    fronts: int
+    fronts: str  # a number, or auto
     backbone: str
     bare_per_s: float = 0.0  # of the network alone in batches of `scale.batch`; 0: not known
     scale: Scale = field(default_factory=Scale)
@@ -61,6 +63,11 @@ class Options:
     def images(self) -> Path:
         """The folder of the JPEG files that callers send."""
         return Path(self.folder) / "sent"
+
+    @property
+    def server_log(self) -> Path:
+        """Of the server of this part, if it starts one."""
+        return Path(self.folder) / f"{self.part.replace(' ', '-')}.log"
 
     def learned(self, found: dict[str, object]) -> Self:
         """With what an earlier part has found."""

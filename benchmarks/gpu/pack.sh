@@ -1,8 +1,9 @@
 #!/bin/sh
 # Packs what a machine with Python 3.12, torch with CUDA and NumPy lacks to run the server there without a network:
 # out/gpu/packages.tar.xz. Then copy the files of the repository and out/gpu/ to that machine, and run there
-#   benchmarks/gpu/run.sh 2>&1 | tee table.md
-# which unpacks it beside its temporary files, takes under six minutes, and prints each row as soon as it is known.
+#   OUT=folder benchmarks/gpu/run.sh
+# which unpacks it beside its temporary files, takes under six minutes with that, and prints each row as soon as it is
+# known. The folder gets table.md and notes.md.
 # `benchmarks/gpu/run.sh --device cpu --backbone efficientnet_lite2 --seconds 0.1` tries the same out without a GPU.
 #
 # Left out, because a server on a GPU that has neither TLS nor tokens needs none of it: OpenVINO, SciPy, faiss, the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 import time
@@ -15,6 +16,7 @@ from patchserve_server.bootstrap.process import configure_process
 
 B = TypeVar("B")
 _LONGEST_WORDS = 200
+_LATE_S = 0.5
 LEAST_S = 0.5  # a case that would begin later is left out
 
 
@@ -39,6 +41,7 @@ def run_cases(cases: Sequence[Case[B]], bench: B, *, seconds: float, ends_s: flo
 
 def main() -> None:
     options, ends_s = Options.from_json(sys.argv[1]), float(sys.argv[2])
+    faulthandler.dump_traceback_later(max(0.1, ends_s + _LATE_S - time.monotonic()))  # so that a hang says where
     configure_process()
     try:
         _run(options, ends_s)
@@ -66,6 +69,10 @@ def _run(options: Options, ends_s: float) -> None:
         from gpu import decoding_part  # noqa: PLC0415 - as above
 
         decoding_part.run(options, ends_s)
+    elif options.part == "networks":
+        from gpu import networks  # noqa: PLC0415 - as above
+
+        networks.run(options, ends_s)
     else:
         from gpu import engine  # noqa: PLC0415 - as above
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -19,11 +18,13 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from gpu.options import Options
+from gpu.processes import kill_tree
 from gpu.table import Case, Measured, row
 
 PROGRAM = (sys.executable, "-m", "gpu.part")
 RESERVE = 0.1  # of the time of a part, in which it ends by itself
-_LAST_LINES = 12  # of a log, when a part fails
+_LAST_LINES = 60  # of a log, where something was not measured
+_LONGEST_LINE = 500
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,28 @@ def run_parts(
     ends_s: float,
     *,
     show: Callable[[str], None],
+    note: Callable[[str], None],
     program: Sequence[str] = PROGRAM,
-) -> list[str]:
-    """Runs the parts one after the other until `ends_s` (of time.monotonic), and shows each row when it is known.
+) -> None:
+    """Runs the parts one after the other until `ends_s` (of time.monotonic).
 
-    Returns:
-        The notes of all parts.
+    Args:
+        parts: the most important first.
+        options: of all of them.
+        ends_s: when the last one ends at the latest.
+        show: takes each row when it is known.
+        note: takes the notes of each part when it has ended.
+        program: runs a part.
     """
-    notes = list[str]()
     for number, part in enumerate(parts):
         left_s = ends_s - time.monotonic()
         limit_s = left_s * part.weight / sum(each.weight for each in parts[number:])
         known = replace(options, part=part.name, precision=part.precision or options.precision)
         report = _Run(part, known, limit_s, show).run(program)
-        notes += report.notes.values()
+        for text in report.notes.values():
+            note(text)
         if number == 0:
             options = options.learned(report.found)
-    return notes
 
 
 class _Run:
@@ -76,6 +82,7 @@ class _Run:
         self._precision = options.precision
         self._report = Report()
         self._failure = ""
+        self._has_failed = False  # a case, or all of the part
         self._log = list[str]()
 
     def run(self, program: Sequence[str]) -> Report:
@@ -88,7 +95,7 @@ class _Run:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=os.environ,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},  # of its server too: a crash says where
         ) as process:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -101,17 +108,28 @@ class _Run:
             try:
                 is_over = self._take(lines, ends_s)
             finally:
-                if process.poll() is None:
-                    _kill_group(process.pid)
+                kill_tree(process.pid)  # if it has crashed, its server is still there
             code = process.wait()
             readers[1].join(1)
         if code and not is_over:
-            title = f"The part `{self._part.name}` ended with code {code}:"
-            self._report.notes[title] = "\n".join((title, "", *self._log))
+            self._note_log(f"ended with code {code}")
             self._show_left(self._failure or f"its part ended with code {code}")
         else:
+            if self._has_failed:
+                self._note_log("has failed in a case")
+            elif is_over:
+                self._note_log("was ended, because its time was over")
             self._show_left("its time is over")
         return self._report
+
+    def _note_log(self, why: str) -> None:
+        """The machine may never be seen again, so all that it said is kept."""
+        title = f"The last words of the part `{self._part.name}`, which {why}:"
+        lines = [title, "", *self._log]
+        with suppress(OSError):  # only some parts have a server
+            of_server = self._options.server_log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            lines += ["", "and of its server:", "", *(line[:_LONGEST_LINE] for line in of_server)]
+        self._report.notes[title] = "\n".join(lines)
 
     def _take(self, lines: queue.Queue[str | None], ends_s: float) -> bool:
         """Whether the time is over before the part has ended."""
@@ -139,12 +157,13 @@ class _Run:
             self._report.notes[note.partition("\n")[0]] = note
         case = self._left.pop(told.get("what", ""), None)
         if case is not None:
+            self._has_failed |= "failed" in told
             outcome = told.get("failed") or Measured(**told["measured"])
             self._show(row(case.what, self._precision, case.goal, outcome, judges=not self._options.is_trial))
 
     def _keep(self, line: str | None) -> None:
         if line is not None:
-            self._log.append(line.rstrip())
+            self._log.append(line.rstrip()[:_LONGEST_LINE])
             del self._log[:-_LAST_LINES]
 
     def _show_left(self, reason: str) -> None:
@@ -156,8 +175,3 @@ def _read(file: IO[str], take: Callable[[str | None], None]) -> None:
     for line in file:
         take(line)
     take(None)
-
-
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import grpc
 
+from gpu.device_watch import DeviceWatch
 from gpu.load import STEPS
 from gpu.options import Options
 from gpu.part import tell
+from gpu.processes import children, kill_tree, processor_s
 from gpu.table import Case, Goal, Measured
 from gpu.trial import PROGRAM as TRIAL
-from gpu.usage import DeviceWatch, processor_s
 from patchserve.v1 import reference_pb2, service_pb2_grpc
 
 PARCELS = Path(__file__).resolve().parents[2] / "samples" / "parcels"
@@ -48,7 +49,7 @@ class Served:
     def add_step(self, line: str) -> None:
         """Tells what is known of calls so far: the part may be ended before its last case."""
         self._steps.append(line)
-        head = "| output | " + " | ".join((*STEPS, "p99_ms of the call")) + " | processor ms of an image |"
+        head = "| output | " + " | ".join((*STEPS, "p99_ms for the caller")) + " | processor ms of an image |"
         title = f"Milliseconds of a call, {self.options.part}, as the server reports them:"
         tell(note="\n".join((title, "", head, "|" + " --- |" * (len(STEPS) + 3), *self._steps)))
 
@@ -62,12 +63,12 @@ def opened(options: Options) -> Iterator[Served]:
     """
     decode = options.part.split()[-1]
     program = TRIAL if options.is_trial else SERVER
-    flags = ["--device", options.device, "--precision", options.precision, "--fronts", str(options.fronts)]
+    flags = ["--device", options.device, "--precision", options.precision, "--fronts", options.fronts]
     flags += ["--backbone", options.backbone, "--weights", str(options.weights(options.backbone))]
     flags += ["--port", "0", "--client-share", "1", "--max-pending-images", "512", "--max-queue-delay-ms", "2"]
     if decode == "device":
         flags += ["--decode", decode]
-    log, started_s = Path(options.folder) / f"{options.part.replace(' ', '-')}.log", time.monotonic()
+    log, started_s = options.server_log, time.monotonic()
     with (
         log.open("w") as errors,
         subprocess.Popen(
@@ -91,7 +92,7 @@ def opened(options: Options) -> Iterator[Served]:
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
-                process.kill()
+                kill_tree(process.pid)
 
 
 def load_reference(address: str, reference_id: str) -> None:
@@ -105,7 +106,7 @@ def load_reference(address: str, reference_id: str) -> None:
 
 def cases(options: Options) -> list[Case[Served]]:
     decode = options.part.split()[-1]
-    found = [Case[Served]("server start, reference loaded", lambda served, _: Measured(served.start_s, "s"))]
+    found = [Case(f"server start with decode {decode}, reference loaded", _start)]
     for output in OUTPUTS[decode]:
         name = f"served, decode {decode}, {output}"
         found.append(Case(name, partial(_output, output=output), Goal(GOALS_PER_S[output])))
@@ -113,6 +114,13 @@ def cases(options: Options) -> list[Case[Served]]:
     if decode == "cpu":
         found.append(Case(f"served, decode cpu, {mixed} references mixed, scores", _mixed, Goal(0.9, of_ratio=True)))
     return found
+
+
+def _start(served: Served, _: float) -> Measured:
+    scale = served.options.scale
+    fronts = sum(name == "front" for name, _ in children(served.pid)) or 1
+    callers = f"{scale.caller_processes} x {scale.callers} callers on the same cores"
+    return Measured(served.start_s, "s", more=f"fronts: {fronts}; {callers}")
 
 
 def _output(served: Served, seconds: float, output: str) -> Measured:

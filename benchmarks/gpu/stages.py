@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import torch
 from torch._C._autograd import DeviceType
-from torch.autograd.profiler_util import FunctionEvent
+from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
 from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
@@ -22,6 +22,7 @@ from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 
 _SHOWN_KERNELS = 14
+_PROFILED_CALLS = 30  # a profile of more is long to read
 _LONGEST_NAME = 70
 
 
@@ -37,7 +38,7 @@ class _Stage:
 
 @dataclass(frozen=True)
 class Stages:
-    """Of the median call."""
+    """The means of calls."""
 
     call_ms: float
     table: str
@@ -101,17 +102,20 @@ def _mark() -> torch.cuda.Event:
 
 
 def kernels(device: torch.device, detect: Callable[[], object], seconds: float) -> tuple[float, str]:
-    """The share of the time in which the device computes, and its kernels; on a CPU, its operations."""
+    """The share of the time in which the device computes, and its kernels; on a CPU, its operations.
+
+    What follows in this process may be slower, or may fail: profile last.
+    """
     is_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if is_gpu else [ProfilerActivity.CPU]
     with profile(activities=activities, acc_events=True) as profiler:
         calls, started_s = 0, time.perf_counter()
-        while (whole_s := time.perf_counter() - started_s) < seconds / 2 or not calls:
+        while ((whole_s := time.perf_counter() - started_s) < seconds and calls < _PROFILED_CALLS) or not calls:
             detect()
             calls += 1
         synchronize(device)
     averages = profiler.key_averages()
-    busy_us = {event.key: _self_us(event, is_gpu=is_gpu) for event in averages}
+    busy_us = {event.key: self_us(event, is_gpu=is_gpu) for event in averages}
     launches = {event.key: event.count for event in averages}
     busy_s = sum(busy_us.values()) / 1e6
     lines = ["| kernel | ms in a call | share of all | times in a call |", "| --- | --- | --- | --- |"]
@@ -124,8 +128,9 @@ def kernels(device: torch.device, detect: Callable[[], object], seconds: float) 
     return busy_s / whole_s, "\n".join(lines)
 
 
-def _self_us(event: FunctionEvent, *, is_gpu: bool) -> float:
+def self_us(event: FunctionEventAvg, *, is_gpu: bool) -> float:
     if not is_gpu:
         return float(event.self_cpu_time_total)
-    # What runs on the device itself: operations of the host have the time of their kernels too.
-    return float(event.self_device_time_total) if event.device_type is DeviceType.CUDA else 0.0
+    # What runs on the device itself: operations of the host have the time of their kernels too. An event's type may be
+    # another object, so `is` would not find it.
+    return float(event.self_device_time_total) if event.device_type == DeviceType.CUDA else 0.0

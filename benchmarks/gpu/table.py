@@ -4,11 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 B = TypeVar("B")
 
+_TABLE, _NOTES = "table.md", "notes.md"
 HEAD = "| what | precision | measured | compared with | goal | reached |\n| --- | --- | --- | --- | --- | --- |"
+
+
+class Output:
+    """Prints the table and notes of it, and writes both into a folder at once: a run may be stopped at any time."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._table, self._notes = list[str](), list[str]()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (_TABLE, _NOTES):
+                (folder / name).write_text("")
+
+    def row(self, line: str) -> None:
+        """A line of the table, or of its head."""
+        print(line, flush=True)
+        self._table.append(line)
+        self._write(_TABLE, line)
+
+    def note(self, text: str) -> None:
+        """Something to be printed below the table."""
+        self._notes.append(text)
+        self._write(_NOTES, f"{text}\n")
+
+    def end(self, words: str) -> None:
+        """The notes, and the table once more: who sees only the end of what is printed needs it most."""
+        print("", *self._notes, "The table once more:", "\n".join(self._table), words, sep="\n\n", flush=True)
+
+    def _write(self, name: str, text: str) -> None:
+        if self._folder is not None:
+            with (self._folder / name).open("a") as file:
+                file.write(f"{text}\n")
 
 
 @dataclass(frozen=True)
@@ -22,7 +56,7 @@ class Goal:
 
     def is_reached(self, measured: Measured) -> bool | None:
         found = measured.ratio if self.of_ratio else measured.value
-        if found is None:
+        if found is None or not measured.is_whole:
             return None
         return found <= self.bound if self.at_most else found >= self.bound
 
@@ -41,6 +75,7 @@ class Measured:
     ratio: float | None = None
     to: str = ""  # what the ratio compares with
     more: str = ""  # what else was seen
+    is_whole: bool = True  # False: too little was seen to say that a goal is reached
 
     @property
     def words(self) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TypeAlias
@@ -106,8 +106,15 @@ def _processor() -> dict[str, object]:
     return {
         "processor": capabilities,
         "cores": available_cores(),
-        "versions": {name: version(name) for name in _VERSIONS},
+        "versions": {name: _version(name) for name in _VERSIONS},
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a server on a GPU runs without OpenVINO
+        return ""
 
 
 def _key(name: str) -> str:

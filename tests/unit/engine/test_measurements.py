@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Thread
 
@@ -63,6 +64,19 @@ def test_another_name_other_functions_and_another_processor_are_measured(
     monkeypatch.setattr(measurements, "version", lambda _name: "99")
     kept.times_ms("x", {"a": nothing})
     assert timer.calls == 5
+
+
+def test_a_server_without_openvino_keeps_its_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_openvino(name: str) -> str:
+        if name == "openvino":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(measurements, "version", no_openvino)
+    timer = FakeTimer(a=1.0, b=2.0)
+    for _ in range(2):
+        assert Measurements(tmp_path, timer, calm).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
+    assert timer.calls == 1
 
 
 @pytest.mark.parametrize("answers", [(False, True), (True, False), (False, False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import subprocess
@@ -12,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu import engine, usage
+from gpu import device_watch, engine, files
 from gpu.__main__ import main
+from gpu.device_watch import DeviceUse, DeviceWatch
 from gpu.inputs import write_weights
 from gpu.options import SMALL, Options, Scale
+from gpu.part import main as main_of_a_part
 from gpu.part import run_cases
 from gpu.parts import Part, run_parts
-from gpu.table import Case, Goal, Measured, row
+from gpu.stages import self_us
+from gpu.table import Case, Goal, Measured, Output, row
+from torch._C._autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -33,7 +39,12 @@ tell(found={"precision": "bf16", "bare_per_s": 7.0}) if options["part"] == "firs
 tell(what=f"{options['part']} 1", measured={"value": 5.0, "more": words})
 print("no row")
 if options["part"] == "hangs":
+    print("waits here", file=sys.stderr, flush=True)
     time.sleep(600)
+if options["part"] == "fails once":
+    print("a trace of it", file=sys.stderr, flush=True)
+    tell(what="fails once 2", failed="ValueError: no such thing")
+    sys.exit()
 if options["part"] == "fails":
     tell(what="fails 2", failed="ValueError: no such thing")
     tell(failure="RuntimeError: the device is gone")
@@ -52,7 +63,7 @@ def program(tmp_path: Path) -> tuple[str, ...]:
 
 
 def options(folder: Path = Path(), scale: Scale = SMALL) -> Options:
-    return Options("engine", str(folder), "cpu", "auto", 0.0, 2, "efficientnet_lite2", scale=scale)
+    return Options("engine", str(folder), "cpu", "auto", 0.0, "2", "efficientnet_lite2", scale=scale)
 
 
 def part(name: str, precision: str = "", weight: float = 1) -> Part:
@@ -63,18 +74,50 @@ def _never(*_: object) -> Measured:
     raise AssertionError
 
 
-def run(parts: list[Part], program: tuple[str, ...], seconds: float = 60) -> tuple[list[str], list[str]]:
+def run(
+    parts: list[Part], program: tuple[str, ...], seconds: float = 60, at: Options | None = None
+) -> tuple[list[str], list[str]]:
     """The rows, and the notes."""
-    rows = list[str]()
-    notes = run_parts(parts, options(), time.monotonic() + seconds, show=rows.append, program=program)
+    rows, notes = list[str](), list[str]()
+    ends_s = time.monotonic() + seconds
+    run_parts(parts, at or options(), ends_s, show=rows.append, note=notes.append, program=program)
     return rows, notes
 
 
 def test_a_part_that_hangs_is_ended_and_the_next_one_has_its_share(program: tuple[str, ...]) -> None:
-    rows, _ = run([part("hangs"), part("next", weight=9)], program, seconds=20)
+    rows, notes = run([part("hangs"), part("next", weight=9)], program, seconds=20)
     assert [each.split(" | ")[0] for each in rows] == ["| hangs 1", "| hangs 2", "| next 1", "| next 2"]
     assert "not measured: its time is over" in rows[1]
     assert "6 images/s" in rows[3]
+    (note,) = notes
+    assert "its time was over" in note
+    assert "waits here" in note
+
+
+def test_a_case_that_fails_leaves_its_traceback_and_the_words_of_its_server(
+    program: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "fails-once.log").write_text("the server says")
+    _, (note,) = run([part("fails once")], program, at=options(tmp_path))
+    assert "a trace of it" in note
+    assert note.endswith("the server says")
+
+
+def test_a_part_that_hangs_says_where(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    said = list[str]()
+
+    def hang(*_: object) -> None:
+        gives_up_s = time.monotonic() + 30
+        while "in hang" not in "".join(said) and time.monotonic() < gives_up_s:
+            said.append(capfd.readouterr().err)
+
+    monkeypatch.setattr("gpu.part._run", hang)
+    monkeypatch.setattr(sys, "argv", ["part", options().to_json(), str(time.monotonic() - 1)])
+    try:
+        main_of_a_part()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    assert "in hang" in "".join(said)
 
 
 def test_a_part_that_fails_says_why_and_the_next_one_runs(program: tuple[str, ...]) -> None:
@@ -103,6 +146,33 @@ def test_later_parts_know_what_the_first_one_has_found(program: tuple[str, ...])
     assert " | bf16 | " in rows[2]
 
 
+def test_what_is_known_is_kept_and_the_table_comes_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(tmp_path / "new")
+    for line in ("| head |", "| row |"):
+        output.row(line)
+    output.note("A note:\n\nwords")
+    assert capsys.readouterr().out == "| head |\n| row |\n"
+    assert (tmp_path / "new" / "table.md").read_text() == "| head |\n| row |\n"
+    assert (tmp_path / "new" / "notes.md").read_text() == "A note:\n\nwords\n\n"
+    output.end("Done.")
+    note, _, table = capsys.readouterr().out.partition("The table once more:")
+    assert "words" in note
+    assert table == "\n\n| head |\n| row |\n\nDone.\n"
+
+
+def test_what_came_before_the_program_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends_s = list[float]()
+    monkeypatch.setattr("gpu.__main__.write_weights", lambda *_: None)
+    monkeypatch.setattr("gpu.__main__.run_parts", lambda _parts, _options, end_s, **_: ends_s.append(end_s))
+    monkeypatch.setenv("OUT", str(tmp_path))
+    flags = ["--device", "cpu", "--minutes", "60", "--began", str(time.time() - 1800)]
+    monkeypatch.setattr(sys, "argv", ["run.sh", *flags])
+    latest_s = time.monotonic() + 1900
+    main()
+    assert ends_s[0] < latest_s
+    assert "| what |" in (tmp_path / "table.md").read_text()
+
+
 def test_options_reach_a_part_unchanged() -> None:
     sent = options(Path("folder"), Scale(batches=(1, 2)))
     assert Options.from_json(sent.to_json()) == sent
@@ -119,6 +189,7 @@ def test_options_reach_a_part_unchanged() -> None:
         (Goal(0.75, of_ratio=True), Measured(1100, ratio=0.19, to="bare"), "0.19 of bare | at least 0.75 | **no**"),
         (Goal(2, "ms", at_most=True), Measured(7.71, "ms"), "7.71 ms |  | at most 2 ms | **no**"),
         (Goal(3, "times", at_most=True), Measured(1.4, "times", more="B"), "1.4 times (B) |  | at most 3 times | yes"),
+        (Goal(3, "times", at_most=True), Measured(1.4, "times", is_whole=False), "1.4 times |  | at most 3 times |  |"),
         (Goal(1500), "no time", "not measured: no time | | at least 1,500 images/s | |"),
         (Goal(0.9, of_ratio=True), Measured(5), "5 images/s |  | at least 0.9 |  |"),
     ],
@@ -153,7 +224,7 @@ def _of_seconds(_: object, seconds: float) -> Measured:
 
 
 def test_every_case_of_the_engine_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scale = Scale(batches=(1, 2), batch=1, rows=(196, 200, 392), sides_px=(64,), mixed=2)
+    scale = Scale(batches=(1, 2), batch=2, rows=(196, 200, 392), sides_px=(64,), mixed=2, mixed_too=(3,))
     wanted = options(tmp_path, scale)
     write_weights(wanted.backbone, wanted.weights(wanted.backbone))
     bench, cases = engine.Engine.start(wanted, wanted.backbone), engine.cases(wanted)
@@ -167,12 +238,28 @@ def test_every_case_of_the_engine_runs(tmp_path: Path, capsys: pytest.CaptureFix
     assert any("convolution" in note for note in notes)
 
 
+def test_of_a_gpu_only_what_runs_on_it_counts() -> None:
+    event = FunctionEventAvg()
+    event.self_cpu_time_total, event.self_device_time_total = 7, 5
+    assert self_us(event, is_gpu=False) == 7
+    assert self_us(event, is_gpu=True) == 0
+    event.device_type = DeviceType(DeviceType.CUDA.value)  # another object than DeviceType.CUDA, as in a profile
+    assert self_us(event, is_gpu=True) == 5
+
+
 def test_the_parts_have_cases_with_names_of_their_own() -> None:
     names: Callable[[str], list[str]] = lambda name: [  # noqa: E731
-        case.what for case in engine.cases(Options(name, "", "cuda", "auto", 1, 4, "wide_resnet50_2"))
+        case.what for case in engine.cases(Options(name, "", "cuda", "auto", 1, "auto", "wide_resnet50_2"))
     ]
     assert len(set(names("engine"))) == len(names("engine"))
     assert not set(names("engine")) & set(names("lite"))
+
+
+@pytest.mark.parametrize("cases", [engine.cases, files.cases])
+def test_nothing_is_measured_after_a_profile(cases: Callable[[Options], list[Case[Any]]]) -> None:
+    profiles = [case.what.startswith("device busy") for case in cases(options())]
+    assert profiles[-1]
+    assert profiles == sorted(profiles)
 
 
 class Driver:
@@ -194,13 +281,13 @@ class Driver:
 
 
 def test_a_watch_says_how_busy_a_device_was_where_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage, "_BETWEEN_S", 0)
-    watch = usage.DeviceWatch("cuda:1", lambda _: Driver())
+    monkeypatch.setattr(device_watch, "_BETWEEN_S", 0)
+    watch = DeviceWatch("cuda:1", lambda _: Driver())
     while not watch._seen:
         time.sleep(0.001)
-    assert watch.stop() == usage.DeviceUse(0.5, 3)
-    assert usage.DeviceWatch("cuda", lambda _: Driver()).stop() is None
-    assert usage.DeviceWatch("cpu").stop() is None
+    assert watch.stop() == DeviceUse(0.5, 3)
+    assert DeviceWatch("cuda", lambda _: Driver()).stop() is None
+    assert DeviceWatch("cpu").stop() is None
 
 
 IMPORTS = """

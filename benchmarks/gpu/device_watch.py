@@ -1,49 +1,15 @@
-"""What processes and a GPU use while a server is under load."""
+"""What a GPU does while a server is under load."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import statistics
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 _BETWEEN_S = 0.1
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-def processor_s(pid: int) -> dict[str, float]:
-    """Processor time so far of a server's processes, by what they are: parent, engine, fronts."""
-    used = {"parent": _own_s(pid)}
-    for child in _children(pid):
-        arguments = Path(f"/proc/{child}/cmdline").read_text().rstrip("\0").split("\0")
-        name = arguments[-1].split()[0]  # "front 3"
-        used[name] = used.get(name, 0.0) + _own_s(child)
-    return used
-
-
-def _own_s(pid: int) -> float:
-    fields = _stat(pid)
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if int(_stat(int(folder.name))[1]) == pid:
-                    found.append(int(folder.name))
-            except OSError:
-                continue  # it has just ended
-    return found
-
-
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 @dataclass(frozen=True)

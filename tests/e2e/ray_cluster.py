@@ -71,9 +71,11 @@ class RayCluster:
 def ray_cluster(log: Path, **variables: str) -> Iterator[RayCluster]:
     """Start a cluster, whose processes have these environment variables."""
     folder = tempfile.mkdtemp(prefix="ray-")  # short: the paths of sockets are
+    (Path(folder) / "ray").mkdir()  # it notes there which cluster is the current one
     ports = {name: free_port() for name in ("grpc", "http", "second_grpc", "second_http")}
     paths = os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))
     quiet = {
+        "RAY_TMPDIR": folder,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(64 * 2**20),
         "RAY_raylet_start_wait_time_s": "180",  # other tests may have the cores

@@ -111,8 +111,9 @@ def _delete_what_was_loaded(client: Client, reference_id: str) -> None:
     The server may hear of the interrupt after the next call. So its load must have ended before the deletion.
     """
     ends_at_s = time.monotonic() + _END_OF_LOAD_S
-    while client.list_loads(reference_id) and time.monotonic() < ends_at_s:
-        time.sleep(_POLL_S)
+    with contextlib.suppress(PatchserveError):  # it cannot say so, but may delete
+        while client.list_loads(reference_id) and time.monotonic() < ends_at_s:
+            time.sleep(_POLL_S)
     client.delete_reference(reference_id)
 
 

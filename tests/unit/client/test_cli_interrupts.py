@@ -13,7 +13,7 @@ from fakes.fake_server import FakeServer
 from fakes.responses import png
 from fakes.terminal import command
 
-from patchserve_client import Client, NotFound
+from patchserve_client import Client, NotFound, PatchserveError
 from patchserve_client.cli._failures import exit_on_error
 from patchserve_client.evaluation import loaded_reference
 
@@ -90,6 +90,16 @@ def test_ctrl_c_at_a_change_of_an_evaluation_leaves_no_reference(fake: FakeServe
     assert (process.returncode, stderr.splitlines()[-1]) == (130, "Interrupted.")
     assert len(fake.requests["DeleteReference"]) == (1 if method == "LoadReference" else 2)
     assert not fake.references
+
+
+def test_an_interrupted_load_is_deleted_also_if_the_server_lists_no_loads() -> None:
+    calls = Mock(spec=Client)
+    calls.get_reference.side_effect = NotFound("no such reference")
+    calls.load_reference.side_effect = KeyboardInterrupt
+    calls.list_loads.side_effect = PatchserveError("not here")
+    with pytest.raises(KeyboardInterrupt), loaded_reference(calls, [Path("a.png")], "belt"):
+        raise AssertionError("nothing was loaded")
+    calls.delete_reference.assert_called_once_with("belt")
 
 
 def test_an_interrupted_load_has_ended_before_its_reference_is_deleted() -> None:

@@ -43,7 +43,7 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool, self._is_pool_used = torch.cuda.graph_pool_handle(), False
         self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # memory is shared on one stream only
 
     def capture(self, run: Pass) -> Pass:
@@ -64,10 +64,9 @@ class CudaGraphs:
 
     def _captured_or_again(self, run: Pass) -> Pass:
         """During a capture, torch cannot free the memory that it keeps; in the warm-up runs before, it can."""
-        try:
+        with suppress(torch.OutOfMemoryError):
             return self._captured(run)
-        except torch.OutOfMemoryError:
-            release_memory(self._device)
+        release_memory(self._device)  # out of the block, as the error holds what the pass has computed
         return self._captured(run)
 
     def _captured(self, run: Pass) -> Pass:
@@ -82,9 +81,11 @@ class CudaGraphs:
         except BaseException:
             with suppress(RuntimeError):
                 graph.capture_end()
-            self._pool = torch.cuda.graph_pool_handle()  # torch takes no pool again whose only capture has failed
+            if not self._is_pool_used:
+                self._pool = torch.cuda.graph_pool_handle()  # torch takes no pool again whose only capture has failed
             raise
         graph.capture_end()
+        self._is_pool_used = True
 
         def replay() -> tuple[Tensor, ...]:
             graph.replay()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.backbone.runtime import BF16, FP16, TF32, Runtime
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
@@ -22,7 +23,8 @@ def rounding_of(runtime: Runtime) -> float:
 
     A GPU adds in another order if it sees one image, as here, and if it sees 64.
     """
-    return _ROUNDING.get(runtime.precision, _ROUNDING_OF_OTHERS)
+    is_gpu = isinstance(runtime, DeviceRuntime)
+    return _ROUNDING.get(runtime.precision, _ROUNDING_OF_OTHERS) if is_gpu else _ROUNDING_OF_OTHERS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from patchserve_server.engine.patchcore.batch_scoring import Step
@@ -68,28 +71,50 @@ class Searched:
         return cls(steps, neighbors, found.is_unresolved, _patch_scores(steps, neighbors))
 
     @property
-    def unresolved_count(self) -> Tensor | None:
-        """() float32; None: there can be none."""
-        return None if self.is_unresolved is None else self.is_unresolved.sum(dtype=torch.float32)
-
-    def resolve(self) -> None:
-        """Searches again for the queries that are unresolved, and waits for them."""
+    def unresolved_counts(self) -> Tensor | None:
+        """(B,) float32, of the queries of each image; None: there can be none."""
         if self.neighbors is None or self.is_unresolved is None:
-            return
-        found = self.neighbors
-        counts = [len(one.queries) for one in self.steps]
-        of_steps = (
-            torch.split(each, counts)
-            for each in (self.is_unresolved, found.distances.flatten(0, 1), found.rows.flatten(0, 1))
-        )
-        for one, is_unresolved, distances, rows in zip(self.steps, *of_steps, strict=True):
-            queries = is_unresolved.nonzero()[:, 0]
+            return None
+        return self.is_unresolved.view(len(self.neighbors.rows), -1).sum(dim=1, dtype=torch.float32)
+
+    @property
+    def images(self) -> list[slice]:
+        """The images of each step."""
+        stops = accumulate((len(one.patches) for one in self.steps), initial=0)
+        return [slice(*pair) for pair in pairwise(stops)]
+
+    def steps_with(self, counts: NDArray[np.float32] | None) -> set[int]:
+        """The numbers of the steps that have an image whose count (B,) is not 0."""
+        return set() if counts is None else {at for at, images in enumerate(self.images) if counts[images].any()}
+
+    def of_step(self, number: int) -> Searched:
+        """What was found for one step."""
+        if len(self.steps) == 1 or self.neighbors is None:
+            return self
+        images, step = self.images[number], self.steps[number]
+        found = Neighbors(self.neighbors.distances[images], self.neighbors.rows[images], self.neighbors.is_complete)
+        return Searched([step], found, None, step.scores(found))
+
+    def resolve(self, counts: NDArray[np.float32] | None) -> set[int]:
+        """Searches again for the queries that are unresolved, and waits for them. `counts`: `unresolved_counts`.
+
+        Returns the numbers of the steps that have some.
+        """
+        numbers, found = self.steps_with(counts), self.neighbors
+        if found is None or self.is_unresolved is None or not numbers:
+            return set()
+        is_unresolved = self.is_unresolved.view(len(found.rows), -1)
+        for number in numbers:
+            one, images = self.steps[number], self.images[number]
+            queries = is_unresolved[images].flatten().nonzero()[:, 0]
             places = one.group.positions.repeat(len(one.patches))[queries]
+            distances, rows = (each[images].flatten(0, 1) for each in (found.distances, found.rows))
             distances[queries], rows[queries] = one.plan.pipeline.search_places(
                 one.queries[queries], one.bank.index, places
             )
         self.neighbors = replace(found, is_complete=False)  # a distance may be infinite
         self.scores = _patch_scores(self.steps, self.neighbors)
+        return numbers
 
 
 def _patch_scores(steps: Sequence[StepPatches], neighbors: Neighbors) -> PatchScores:
@@ -108,7 +133,7 @@ class Outcome:
 
     image_scores: Tensor  # (b,) float32
     maps: Tensor  # (b, h, w) float32
-    unresolved_count: Tensor | None  # () float32, of image scores; None: there can be none
+    unresolved_counts: Tensor | None  # (b,) float32, 0 or 1; None: there can be none
 
     @classmethod
     def of(cls, searched: Sequence[Searched], *, is_certain: bool = False) -> Outcome:
@@ -140,7 +165,7 @@ def _reweighted(worst: WorstPatches, maps: Tensor, steps: Sequence[StepPatches],
             distances, rows = (concatenated(each) for each in zip(*found, strict=True))
             return distances, rows
         neighbors = search_on_device(asked, REWEIGHTING_NEIGHBORS)
-        doubts.append(neighbors.is_unresolved.sum(dtype=torch.float32))
+        doubts.append(neighbors.is_unresolved.float())
         return neighbors.distances, neighbors.rows
 
     scores = reweighted_score(worst, vectors_of, nearest)

@@ -236,17 +236,19 @@ class _DevicePass:
 
     def _search(self, group: Sequence[_Embedded]) -> None:
         """Searches at once for steps that are alike; if that fails, for each alone."""
+        part, one = group[0]
         try:
             self._find(group)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - its caller gets it
-            part, one = group[0]
             end_if_lost(one.plan.runtime.device, error)
             part.searched = []
             if len(group) == 1:
                 part.failure = error
-                return
+        else:
+            return
+        if len(group) > 1:  # out of the block: the error holds the memory of them all
             for pair in group:
                 self._search([pair])
 
@@ -264,24 +266,23 @@ class _DevicePass:
         self._steps = [(part, step) for part, step in self._steps if part.failure is None]
 
     def _receive(self, runtime: DeviceRuntime) -> None:
-        """Copies the scores of the images that are done, and how many queries are unresolved."""
+        """Copies the scores of the images that are done, and in how many places each image is uncertain."""
         searched, ended = self._searched, self._ended
-        counts = [*(one.unresolved_count for one in searched), *(end.outcome.unresolved_count for end in ended)]
+        counts = [*(one.unresolved_counts for one in searched), *(end.outcome.unresolved_counts for end in ended)]
         results = [tensor for end in ended for tensor in (end.outcome.image_scores, end.outcome.maps)]
         copied = iter(runtime.transfers.to_host([*(count for count in counts if count is not None), *results]))
-        is_uncertain = [count is not None and bool(next(copied)) for count in counts]
-        unresolved = [one for one, is_one in zip(searched, is_uncertain, strict=False) if is_one]
-        doubtful = [end for end, is_one in zip(ended, is_uncertain[len(searched) :], strict=True) if is_one]
-        for one in unresolved:
-            one.resolve()
-        for end, scores, maps in zip(ended, copied, copied, strict=True):
-            outcome = [scores, maps]
-            if end in doubtful or any(one in unresolved for one in end.searched):
-                exact = Outcome.of(end.searched, is_certain=True)
-                outcome = runtime.transfers.to_host([exact.image_scores, exact.maps])
-            raw = (RawScores(float(score), one) for score, one in zip(*outcome, strict=True))
-            for part, step_patches in end.group:
-                part.scores += islice(raw, len(step_patches.patches))
+        uncertain = [None if count is None else next(copied) for count in counts]
+        resolved = {id(one): one.resolve(found) for one, found in zip(searched, uncertain, strict=False)}
+        for end, doubts, scores, maps in zip(ended, uncertain[len(searched) :], copied, copied, strict=True):
+            again = end.searched[0].steps_with(doubts).union(*(resolved.get(id(one), ()) for one in end.searched))
+            start = 0
+            for number, (part, one) in enumerate(end.group):
+                images = slice(start, start := start + len(one.patches))
+                outcome = [scores[images], maps[images]]
+                if number in again:
+                    exact = Outcome.of([each.of_step(number) for each in end.searched], is_certain=True)
+                    outcome = runtime.transfers.to_host([exact.image_scores, exact.maps])
+                part.scores += [RawScores(float(score), one_map) for score, one_map in zip(*outcome, strict=True)]
 
 
 _Embedded = tuple[DevicePart, StepPatches]

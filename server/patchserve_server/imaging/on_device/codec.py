@@ -132,11 +132,11 @@ class TorchCodec:
         """The pixels of each file (3, H, W) as they are stored."""
         try:
             decoded = torchcodec_calls.decode([file.data for file in files], self._device)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # of one file, for all of them
-            if len(files) == 1:
+            if len(files) == 1:  # also if the device has too little memory for it: the CPU has
                 return [DeviceCodecError(torchcodec_calls.reason_of(error))]
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             return self._decoded_alone(files)
         return [_checked(pixels, file) for pixels, file in zip(decoded, files, strict=True)]
 

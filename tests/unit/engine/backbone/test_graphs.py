@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -102,6 +103,28 @@ def test_a_capture_with_too_little_memory_is_made_once_more_with_what_torch_keep
     replay = CudaGraphs(ON_GPU).capture(run)
     assert gpu.calls[3:] == ["end", "release", "begin second pool thread_local", "end", "back", "wait"]
     assert replay()[0] is made[-1]
+
+
+def test_then_nothing_holds_what_the_capture_has_computed(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed, alive = list[weakref.ref[Tensor]](), list[bool]()
+
+    def run() -> tuple[Tensor, ...]:
+        between = torch.zeros(1)
+        computed.append(weakref.ref(between))
+        if len(computed) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return (torch.zeros(1),)
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(computed[3]() is not None))
+    CudaGraphs(ON_GPU).capture(run)
+    assert alive == [False]
+
+
+def test_a_failed_capture_leaves_the_pool_of_those_before_it(gpu: Gpu) -> None:
+    graphs = CudaGraphs(ON_GPU)
+    graphs.capture(counting()[0])
+    graphs.capture(counting(torch.OutOfMemoryError("CUDA out of memory."))[0])
+    assert {call for call in gpu.calls if call.startswith("begin")} == {"begin pool thread_local"}
 
 
 def test_too_little_memory_for_a_capture_is_said_as_that(gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:

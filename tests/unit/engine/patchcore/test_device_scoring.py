@@ -17,13 +17,17 @@ from unit.engine.patchcore.test_batch_scoring import OPTIONS, inputs_for
 from patchserve_server.domain.errors import MemoryBudgetError
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.engine.backbone.backbone import SharedBackbone
+from patchserve_server.engine.backbone.device_runtime import DTYPES
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore import device_outcome, device_scoring
+from patchserve_server.engine.patchcore.calibration_bank import rounding_of
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search import device_search
+from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.parallel import ParallelSearch
 
 PLAIN, PAPER, VERDICT_TILES = 0, 1, 9
 
@@ -208,6 +212,39 @@ def test_references_that_are_alike_are_searched_at_once(
         assert_equal(found[place], expected)
 
 
+@pytest.mark.parametrize("number", [PLAIN, PAPER])
+def test_only_the_reference_with_uncertain_queries_is_searched_again(
+    device: FakeDevice, scorers: Scorers, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    images = [inputs_for(OPTIONS[number], [image]) for image in (1, 4, 6)]
+    references = [device.detector.open(scorers[number][1].model) for _ in images]
+    exact, scorer = list[BankIndex](), references[1]
+    assert isinstance(scorer, PatchCoreScorer)
+    assert scorer.plan is not None
+    doubtful = scorer.plan.bank
+
+    def search(asked: Sequence[Any], *others: Any) -> Any:
+        found, start = device_search.search_on_device(asked, *others), 0
+        for queries, bank in asked:
+            found.is_unresolved[start : start + 1] |= bank is doubtful
+            start += len(queries)
+        return found
+
+    nearest = ParallelSearch.nearest
+
+    def counted(self: ParallelSearch, queries: torch.Tensor, index: BankIndex, *others: Any, **named: Any) -> Any:
+        exact.append(index)
+        return nearest(self, queries, index, *others, **named)
+
+    monkeypatch.setattr(device_outcome, "search_on_device", search)
+    monkeypatch.setattr(ParallelSearch, "nearest", counted)
+    batch = list(zip(references, images, strict=True))
+    found = {part.number: part.scores for part in device.detector.score_batch(batch)}
+    assert exact == [scorer.index] * (1 if number == PLAIN else 2)
+    for place, some in enumerate(images):
+        assert_equal(found[place], scorers[number][0].score(some)[0])
+
+
 def test_one_reference_that_fails_does_not_fail_those_that_are_alike(
     device: FakeDevice, scorers: Scorers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +265,7 @@ def test_one_reference_that_fails_does_not_fail_those_that_are_alike(
     batch = [(scorers[PLAIN][1], good[0]), (broken, good[0]), (scorers[PLAIN][1], good[1])]
     found = {part.number: part.scores for part in device.detector.score_batch(batch)}
     assert isinstance(found[1], RuntimeError)
+    assert found[1].__context__ is None, "it would hold the memory of them all"
     assert asked == ["broken", "broken"], "of all three, and of the broken one alone"
     assert_equal(found[0], scorers[PLAIN][0].score(good[0])[0])
     assert_equal(found[2], scorers[PLAIN][0].score(good[1])[0])
@@ -278,6 +316,14 @@ def test_too_little_memory_of_the_device_is_an_error_of_its_caller_only(
 def test_the_memory_of_an_open_reference_is_known_before(device: FakeDevice, scorers: Scorers, number: int) -> None:
     scorer = scorers[number][1]
     assert device.detector.open_nbytes(named(scorer.model).info) == scorer.nbytes
+
+
+def test_thresholds_of_a_gpu_have_room_for_the_rounding_of_its_numbers(
+    backbone: SharedBackbone[TorchRuntime], device: FakeDevice
+) -> None:
+    of_gpu = {name: rounding_of(fake_device(backbone, name).runtime) for name in DTYPES}
+    assert of_gpu["fp32"] == rounding_of(backbone.runtime) < of_gpu["fp16"] < of_gpu["bf16"] < 0.01
+    assert of_gpu["tf32"] == of_gpu["fp16"]
 
 
 def test_banks_go_from_the_cpu_to_the_device_and_back(exact: PatchCoreDetector, device: FakeDevice) -> None:

@@ -19,6 +19,7 @@ from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.bfloat16_bounds import Bfloat16Bounds
 from patchserve_server.engine.search.int8_bounds import Int8Bounds
 from patchserve_server.engine.search.nearest import nearest
+from patchserve_server.engine.search.scratch import DEFAULT_MEMORY_LIMIT_BYTES, ScratchBudget
 from patchserve_server.engine.search.search_product import SearchProduct
 
 MIB = 2**20
@@ -52,6 +53,14 @@ class AllocationWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _forget(self, address: int, nbytes: int) -> None:
         self._known.discard(address)
         self.live_bytes -= nbytes
+
+
+@pytest.mark.parametrize("dim", [64, 1536, 3072])
+def test_on_a_gpu_distances_are_computed_in_few_large_pieces(dim: int) -> None:
+    scratch = ScratchBudget(DEFAULT_MEMORY_LIMIT_BYTES, dim)
+    of_cpu, of_gpu = (scratch.rows_per_refinement(is_cpu=is_cpu) for is_cpu in (True, False))
+    assert of_gpu > 10 * of_cpu
+    assert 4 * dim * of_gpu <= DEFAULT_MEMORY_LIMIT_BYTES / 4
 
 
 def test_the_watch_counts_what_is_alive() -> None:

@@ -82,6 +82,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         wait_for_scrape(watching)
         put_to_use(built)  # a rate needs two scrapes with a difference between them
         wait_for_scrape(watching)
+        wait_until(lambda: bool(watching.query("patchserve_reference_drift")))  # its first comparison imports SciPy
         yield built
 
 

@@ -132,8 +132,11 @@ class DriftWatch:
     async def _compare(self, reference_id: ReferenceId, recent: _Recent) -> None:
         scores = tuple(recent.scores)
         try:
-            loop = asyncio.get_running_loop()
-            compared = await loop.run_in_executor(self._executor, compare, scores, recent.calibration)
+            comparing = self._executor.submit(compare, scores, recent.calibration)
+        except RuntimeError:  # the executor is shut down, and the server ends: nobody asks any more
+            return
+        try:
+            compared = await asyncio.wrap_future(comparing)
         finally:
             recent.is_comparing = False
         if self._recent.get(reference_id) is recent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Iterator
@@ -82,6 +83,21 @@ async def test_images_that_come_during_a_comparison_are_compared_after_it() -> N
             bench.watch.add(belt.reference_id, belt.revision, score)
         is_free.set()
         await until(lambda: bench.watch.drift_of(belt).image_count == 4 * COMPARED_EVERY)
+
+
+async def test_images_of_a_server_that_ends_are_not_compared_any_more() -> None:
+    failed = list[dict[str, object]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context))
+    with ThreadPoolExecutor(1) as pool:
+        bench = Bench(pool)
+    belt = bench.use(info())
+    for score in like_normal(MIN_RECENT):
+        bench.watch.add(belt.reference_id, belt.revision, score)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    del bench
+    gc.collect()
+    assert not failed
 
 
 async def test_too_few_images_then_none_then_another_scene(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

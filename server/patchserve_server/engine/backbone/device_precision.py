@@ -64,7 +64,7 @@ def on_device(
             _log.info("Backbone: using %s (%d images: %s)", name, _MEASURED_IMAGES, shown)
             chosen = every.pop(name)
             every.clear()
-            release_memory(backbone.device)  # of what the others captured
+            release_memory()  # of what the others captured
             return chosen
         _log.warning("Anomaly maps in %s differ by %.1f %% of their peak: it is not used", name, 100 * difference)
     return every[FP32]

@@ -76,17 +76,15 @@ def device_memory_at_start() -> Iterator[None]:
         raise StartupError(memory_error(error).message) from None
 
 
-def release_memory(device: torch.device) -> None:
-    """Give memory back that torch keeps for later, if it is that of a GPU."""
-    if device.type == "cuda":
-        with suppress(RuntimeError):  # torch refuses to free anything while another thread captures a graph
-            torch.cuda.empty_cache()
+def release_memory() -> None:
+    """Give memory of GPUs back that torch keeps for later; without one, nothing happens."""
+    with suppress(RuntimeError):  # torch refuses to free anything while another thread captures a graph
+        torch.cuda.empty_cache()
 
 
 def memory_error(error: torch.OutOfMemoryError) -> MemoryBudgetError:
     """The same for an error that was kept."""
-    with suppress(RuntimeError):  # as above
-        torch.cuda.empty_cache()
+    release_memory()
     reason = str(error).partition(". ")[0]
     return MemoryBudgetError(
         f"The device has too little free memory ({reason}). Lower --max-bank-mib or --max-batch-size, or close other "

@@ -66,7 +66,7 @@ class CudaGraphs:
         """During a capture, torch cannot free the memory that it keeps; in the warm-up runs before, it can."""
         with suppress(torch.OutOfMemoryError):
             return self._captured(run)
-        release_memory(self._device)  # out of the block, as the error holds what the pass has computed
+        release_memory()  # out of the block, as the error holds what the pass has computed
         return self._captured(run)
 
     def _captured(self, run: Pass) -> Pass:

@@ -32,6 +32,7 @@ from patchserve_server.engine.patchcore.device_outcome import Outcome, Searched,
 from patchserve_server.engine.patchcore.device_plan import DevicePlan
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.device_search import concatenated
 
 _log = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ class _DevicePass:
 
     def _embed_and_search(self, runtime: DeviceRuntime, watch: Stopwatch) -> None:
         seen = [part.plan.cut(part.on_device[step.images.start], step.tiles) for part, step in self._steps]
-        layers = runtime.layers_of(seen[0] if len(seen) == 1 else torch.cat(seen))
+        layers = runtime.layers_of(concatenated(seen))
         watch.lap()
         stops = accumulate((len(each) for each in seen), initial=0)
         vectors = dict[bool, Tensor]()  # of all tiles of the pass: references share what they do alike
@@ -236,19 +237,13 @@ class _DevicePass:
 
     def _search(self, group: Sequence[_Embedded]) -> None:
         """Searches at once for steps that are alike; if that fails, for each alone."""
-        part, one = group[0]
-        try:
+        first, _ = group[0]
+        before = first.failure
+        with first.fails_alone():
             self._find(group)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - its caller gets it
-            end_if_lost(one.plan.runtime.device, error)
-            part.searched = []
-            if len(group) == 1:
-                part.failure = error
-        else:
             return
-        if len(group) > 1:  # out of the block: the error holds the memory of them all
+        if len(group) > 1:
+            first.failure, first.searched = before, []  # the error would hold the memory of them all
             for pair in group:
                 self._search([pair])
 

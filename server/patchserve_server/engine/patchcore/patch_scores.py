@@ -32,25 +32,21 @@ class PatchScores:
         """The scores of all parts of the same images."""
         if len(parts) == 1:
             return parts[0]
-        worst = [part.worst for part in parts if part.worst is not None]
-        return cls(
-            torch.cat([part.positions for part in parts]),
-            torch.cat([part.distances for part in parts], dim=1),
-            torch.cat([part.spacing for part in parts], dim=1),
-            WorstPatches.join(worst) if worst else None,
-        )
+        return cls._concatenated(parts, torch.cat([part.positions for part in parts]), dim=1)
 
     @classmethod
     def stack(cls, parts: Sequence[PatchScores]) -> PatchScores:
         """The scores of the images of all parts, at the same positions."""
-        if len(parts) == 1:
-            return parts[0]
+        return parts[0] if len(parts) == 1 else cls._concatenated(parts, parts[0].positions, dim=0)
+
+    @classmethod
+    def _concatenated(cls, parts: Sequence[PatchScores], positions: Tensor, dim: int) -> PatchScores:
         worst = [part.worst for part in parts if part.worst is not None]
         return cls(
-            parts[0].positions,
-            torch.cat([part.distances for part in parts]),
-            torch.cat([part.spacing for part in parts]),
-            WorstPatches.stack(worst) if worst else None,
+            positions,
+            torch.cat([part.distances for part in parts], dim),
+            torch.cat([part.spacing for part in parts], dim),
+            WorstPatches.concatenated(worst, dim) if worst else None,
         )
 
 
@@ -71,17 +67,8 @@ class WorstPatches:
         return cls(highest[:, None], rows[each, worst][:, None], patches[each, worst][:, None])
 
     @classmethod
-    def join(cls, parts: Sequence[WorstPatches]) -> WorstPatches:
-        """Of all parts of the same images."""
-        return cls._cat(parts, dim=1)
-
-    @classmethod
-    def stack(cls, parts: Sequence[WorstPatches]) -> WorstPatches:
-        """Of the images of all parts."""
-        return cls._cat(parts, dim=0)
-
-    @classmethod
-    def _cat(cls, parts: Sequence[WorstPatches], dim: int) -> WorstPatches:
+    def concatenated(cls, parts: Sequence[WorstPatches], dim: int) -> WorstPatches:
+        """`dim`: 0: of the images of all parts; 1: of all parts of the same images."""
         return cls(
             torch.cat([part.distances for part in parts], dim),
             torch.cat([part.rows for part in parts], dim),

@@ -166,13 +166,14 @@ def test_an_overlay_that_does_not_fit_in_the_memory_of_the_device_is_left_to_the
     assert isinstance(second, bytes)
 
 
+def has_no_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
 def test_a_file_that_the_device_has_no_memory_to_decode_is_left_to_the_cpu_and_a_batch_is_divided(
     opened: TorchCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(torchcodec_calls, "decode", fail)
+    monkeypatch.setattr(torchcodec_calls, "decode", has_no_memory)
     (alone,) = opened.decode([jpeg_file(card(1))], SHAPE)
     assert isinstance(alone, DeviceCodecError)
     with pytest.raises(torch.OutOfMemoryError):
@@ -182,10 +183,7 @@ def test_a_file_that_the_device_has_no_memory_to_decode_is_left_to_the_cpu_and_a
 def test_too_little_memory_for_scaling_is_raised_so_that_the_batch_is_divided(
     opened: TorchCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(codec, "upright", fail)
+    monkeypatch.setattr(codec, "upright", has_no_memory)
     with pytest.raises(torch.OutOfMemoryError):
         opened.decode([jpeg_file(card(1))], SHAPE)
 
